@@ -1,0 +1,39 @@
+"""Makes the example clips again: python examples/make.py (needs espeak-ng on PATH, and soundfile and soxr)."""
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+HERE = Path(__file__).parent
+
+CLIPS = {  # file -> word, espeak-ng voice, words a minute
+    "yes.flac": ("yes", "en-gb", 160),
+    "no.flac": ("no", "en-us+Annie", 160),
+    "left.flac": ("left", "en-us+f2", 160),
+    "stop.flac": ("stop", "en-gb-scotland", 160),
+}
+STEREO = ("off", "en-us+m7", 130)
+
+
+def speak(word: str, voice: str, speed: int) -> tuple[np.ndarray, int]:
+    """The word as espeak-ng says it: samples (n,) and their rate in Hz."""
+    said = subprocess.run(["espeak-ng", "-v", voice, "-s", str(speed), "--stdout", word], capture_output=True, check=True)
+    return soundfile.read(io.BytesIO(said.stdout), dtype="float32")
+
+
+def main() -> None:
+    for name, (word, voice, speed) in CLIPS.items():
+        samples, rate = speak(word, voice, speed)
+        soundfile.write(HERE / name, soxr.resample(samples, rate, 16000), 16000, subtype="PCM_16")
+    samples, rate = speak(*STEREO)
+    left = soxr.resample(samples, rate, 44100)
+    right = 0.5 * np.concatenate([np.zeros(20, left.dtype), left])[: len(left)]  # half as loud, half a millisecond later
+    soundfile.write(HERE / "off-stereo.mp3", np.stack([left, right], axis=1), 44100)
+
+
+if __name__ == "__main__":
+    main()

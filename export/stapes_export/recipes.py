@@ -1,0 +1,30 @@
+"""What each --precision means: the passes in their order, and the error it may cost."""
+
+from dataclasses import dataclass
+
+from stapes_export.passes import Pass
+from stapes_export.passes.attach_frontend import attach_frontend
+from stapes_export.passes.attach_scores import attach_scores
+from stapes_export.passes.quantize_rows import quantize_rows, quantize_rows_portable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One precision."""
+
+    passes: tuple[Pass, ...]
+    max_difference: float
+    """Largest difference of a logit from torch's, in units of max(1, largest logit of the clip)."""
+    batch_difference: float
+    """The same between a clip alone and in a batch."""
+    golden_tolerance: float
+    """The same between two hosts: other CPUs round otherwise."""
+
+
+FLOAT = (attach_frontend, attach_scores)
+
+RECIPES: dict[str, Recipe] = {
+    "fp32": Recipe(FLOAT, max_difference=1e-4, batch_difference=1e-5, golden_tolerance=1e-4),
+    "int8": Recipe((*FLOAT, quantize_rows), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
+    "int8-portable": Recipe((*FLOAT, quantize_rows_portable), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
+}

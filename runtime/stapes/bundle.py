@@ -1,0 +1,282 @@
+"""The treaty between exporter and runtime: what an artifact says of itself, and where in the file it says so.
+
+An artifact is an ONNX file whose `metadata_props` hold the manifest as JSON under the key `stapes`. Reading it takes no ONNX
+library: metadata is a top-level field of the protobuf message, so the weights are skipped and never read.
+"""
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stapes.errors import ModelError, ModelNotFound
+from stapes.frontend import Frontend
+
+SCHEMA = 1
+"""The newest manifest this version reads; raised when a reader of the last one could misunderstand the next."""
+
+KEY = "stapes"
+"""Where the manifest lies in `metadata_props`."""
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the artifact was made from, and by what: enough to make it again."""
+
+    source: str
+    """Hub id, or the folder's name."""
+    revision: str | None
+    """40 hexadecimal digits of the hub's commit; None for a local folder."""
+    files: Mapping[str, str]
+    """sha256 of every file of the checkpoint that was used, by name."""
+    model_type: str
+    precision: str
+    passes: tuple[str, ...]
+    """The graph rewrites, in the order they ran."""
+    tools: Mapping[str, str]
+    """Versions of the packages that made the file."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A test signal made by a formula and the logits the exporter computed for it: the self-test on a host.
+
+    The signal of n = seconds * rate samples at times t = i / rate, plain enough for any language:
+
+        x[i] = 0.4 sin(2 pi (100 t + (3400 - 100) t^2 / (2 seconds))) (0.5 - 0.5 cos(2 pi 4 t)) + 0.1 u[i]
+
+    a sweep from 100 to 3400 Hz in four swells a second, and noise u from the integers s[i] = (1664525 s[i-1] + 1013904223) mod 2^32,
+    s[-1] = 1, as u[i] = s[i] / 2^31 - 1.
+    """
+
+    seconds: float
+    logits: tuple[float, ...]
+    tolerance: float
+    """Largest difference of a logit that rounding on another CPU explains."""
+
+    def signal(self, rate: int) -> NDArray[np.float32]:
+        """The signal at `rate` Hz, (seconds * rate,) float32."""
+        return golden_signal(self.seconds, rate)
+
+
+def golden_signal(seconds: float, rate: int) -> NDArray[np.float32]:
+    """The formula of `Golden`, (seconds * rate,) float32."""
+    n = round(seconds * rate)
+    t = np.arange(n) / rate
+    sweep = np.sin(2 * np.pi * (100 * t + (3400 - 100) * t * t / (2 * seconds)))
+    swell = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * t)
+    state, noise = 1, np.empty(n)
+    for i in range(n):
+        state = (1664525 * state + 1013904223) % 2**32
+        noise[i] = state / 2**31 - 1
+    return (0.4 * sweep * swell + 0.1 * noise).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the artifact's answers compared with the checkpoint's in torch when it was made."""
+
+    clips: int
+    signal: str
+    """`golden` or `recorded`."""
+    max_difference: float
+    """Largest difference of a logit, in units of max(1, largest logit)."""
+    rms_difference: float
+    """Root mean square of the differences over the spread of the checkpoint's logits."""
+    agreement: float
+    """Fraction of the clips with the same top label."""
+    batch_difference: float
+    """Largest difference between a clip alone and in a batch, in units of max(1, largest logit)."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a host must know to run the file, and everything a person may want to."""
+
+    name: str
+    rate: int
+    """Hz of the samples that go in."""
+    labels: tuple[str, ...]
+    activation: Activation
+    frontend: Frontend
+    frontend_in_graph: bool
+    needs: tuple[str, ...]
+    """CPU abilities without which the numbers are wrong, as alternatives: any one of them serves."""
+    provenance: Provenance
+    golden: Golden | None = None
+    parity: Parity | None = None
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> str:
+        """The manifest as one JSON object, keys sorted, in the labels' own script."""
+        data = asdict(self) | {"frontend": self.frontend.to_dict()}
+        return json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """The manifest that `to_json` wrote; a ModelError says what is newer, missing or of the wrong kind."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"the manifest is not JSON ({error}); the file is damaged: export the model again") from error
+        if not isinstance(data, dict) or not _is(data.get("schema"), int):
+            raise ModelError("the manifest is no object with a schema number; the file is damaged: export the model again")
+        if data["schema"] > SCHEMA:
+            raise ModelError(f"the model has manifest schema {data['schema']} and this stapes reads up to {SCHEMA}; upgrade stapes")
+        manifest = cls(
+            name=_get(data, "name", str),
+            rate=_get(data, "rate", int),
+            labels=tuple(_items(data, "labels", str)),
+            activation=_get(data, "activation", str),
+            frontend=Frontend.from_dict(_get(data, "frontend", dict)),
+            frontend_in_graph=_get(data, "frontend_in_graph", bool),
+            needs=tuple(_items(data, "needs", str)),
+            provenance=_provenance(_get(data, "provenance", dict)),
+            golden=None if data.get("golden") is None else _golden(_get(data, "golden", dict)),
+            parity=None if data.get("parity") is None else _parity(_get(data, "parity", dict)),
+            schema=data["schema"],
+        )
+        if manifest.rate <= 0 or not manifest.labels or manifest.activation not in get_args(Activation):
+            raise ModelError(
+                f"the manifest makes no sense: rate {manifest.rate}, {len(manifest.labels)} labels, activation "
+                f"{manifest.activation!r}; export the model again"
+            )
+        return manifest
+
+
+def _is(value: object, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    if key not in data:
+        raise ModelError(f"the manifest has no {key!r}; the file is damaged: export the model again")
+    if not _is(data[key], kind):
+        raise ModelError(f"the manifest's {key!r} should be of type {kind.__name__}; the file is damaged: export the model again")
+    return data[key]
+
+
+def _items(data: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    values: list[Any] = _get(data, key, list)
+    return [_get({key: value}, key, kind) for value in values]
+
+
+def _table(data: Mapping[str, Any], key: str) -> dict[str, str]:
+    values: dict[str, Any] = _get(data, key, dict)
+    return {name: _get(values, name, str) for name in values}
+
+
+def _provenance(data: Mapping[str, Any]) -> Provenance:
+    return Provenance(
+        source=_get(data, "source", str),
+        revision=None if data.get("revision") is None else _get(data, "revision", str),
+        files=_table(data, "files"),
+        model_type=_get(data, "model_type", str),
+        precision=_get(data, "precision", str),
+        passes=tuple(_items(data, "passes", str)),
+        tools=_table(data, "tools"),
+    )
+
+
+def _golden(data: Mapping[str, Any]) -> Golden:
+    return Golden(_get(data, "seconds", float), tuple(_items(data, "logits", float)), _get(data, "tolerance", float))
+
+
+def _parity(data: Mapping[str, Any]) -> Parity:
+    return Parity(
+        clips=_get(data, "clips", int),
+        signal=_get(data, "signal", str),
+        max_difference=_get(data, "max_difference", float),
+        rms_difference=_get(data, "rms_difference", float),
+        agreement=_get(data, "agreement", float),
+        batch_difference=_get(data, "batch_difference", float),
+    )
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of the artifact at `path`, without loading the model.
+
+    Raises ModelNotFound where there is no such file, ModelError where it is not an artifact of stapes.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            metadata = _metadata_props(file)
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"no model at {path}; `stapes export CHECKPOINT -o {path}` makes one") from error
+    except OSError as error:
+        raise ModelError(f"cannot read a model from {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not an ONNX file, or a truncated one ({error})") from error
+    if KEY not in metadata:
+        raise ModelError(
+            f"{path} is an ONNX file without a stapes manifest; make one with `stapes export` from the checkpoint it came from"
+        )
+    return Manifest.from_json(metadata[KEY])
+
+
+# ModelProto in protobuf's wire format: each field is a varint tag (number << 3 | wire type), then its value.
+_GRAPH, _METADATA_PROPS = 7, 14  # field numbers in onnx.proto
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+def _metadata_props(file: BinaryIO) -> dict[str, str]:
+    end = os.fstat(file.fileno()).st_size
+    metadata: dict[str, str] = {}
+    graphs = 0
+    while file.tell() < end:
+        number, wire = divmod(_varint(file), 8)
+        if wire == _BYTES:
+            size = _varint(file)
+            if file.tell() + size > end:
+                raise ValueError(f"field {number} ends behind the end of the file")
+            if number == _METADATA_PROPS:
+                key, value = _string_pair(file.read(size))
+                metadata[key] = value
+            else:
+                graphs += number == _GRAPH
+                file.seek(size, os.SEEK_CUR)
+        elif wire == _VARINT:
+            _varint(file)
+        elif wire in (_FIXED32, _FIXED64):
+            file.seek(4 if wire == _FIXED32 else 8, os.SEEK_CUR)
+        else:
+            raise ValueError(f"wire type {wire}")
+    if graphs != 1:
+        raise ValueError(f"{graphs} graphs in it")
+    return metadata
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise ValueError("a number without an end")
+        value |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return value
+
+
+def _string_pair(entry: bytes) -> tuple[str, str]:
+    """StringStringEntryProto: key is field 1, value is field 2, both strings."""
+    pair = {1: "", 2: ""}
+    file = io.BytesIO(entry)
+    while file.tell() < len(entry):
+        number, wire = divmod(_varint(file), 8)
+        if wire != _BYTES or number not in pair:
+            raise ValueError("metadata that is no pair of strings")
+        pair[number] = file.read(_varint(file)).decode()
+    return pair[1], pair[2]

@@ -1,0 +1,70 @@
+"""What can go wrong, one class a mistake. Each is also the builtin that a caller would expect.
+
+    StapesError
+    ├── InvalidInput      TypeError           this kind of object is no clip
+    ├── AudioError        ValueError          the clip cannot be classified
+    │   ├── AudioNotFound   FileNotFoundError
+    │   ├── MalformedAudio                    nothing in it can be decoded
+    │   └── ClipTooShort                      fewer samples than the model needs
+    ├── ModelError        ValueError          the file is not a model that this version can run
+    │   └── ModelNotFound   FileNotFoundError
+    ├── DeviceError       RuntimeError        the device asked for did not come up
+    ├── MissingExtra      ImportError         an optional dependency is not installed
+    └── ExportError       RuntimeError        a checkpoint did not become an artifact
+        ├── CheckpointError ValueError        the checkpoint is refused, with the reason
+        └── ParityError                       the artifact does not answer as the checkpoint does
+
+Every message is one sentence or two: what was given, what was expected, what to do.
+"""
+
+
+class StapesError(Exception):
+    """Base of every error that stapes raises on purpose."""
+
+
+class InvalidInput(StapesError, TypeError):
+    """This kind of object is no clip."""
+
+
+class AudioError(StapesError, ValueError):
+    """The clip cannot be classified."""
+
+
+class AudioNotFound(AudioError, FileNotFoundError):
+    """No file at that path."""
+
+
+class MalformedAudio(AudioError):
+    """Nothing in the bytes can be decoded as audio."""
+
+
+class ClipTooShort(AudioError):
+    """The clip has fewer samples than the model needs for an answer."""
+
+
+class ModelError(StapesError, ValueError):
+    """The file is not a model that this version of stapes can run."""
+
+
+class ModelNotFound(ModelError, FileNotFoundError):
+    """No model at that path."""
+
+
+class DeviceError(StapesError, RuntimeError):
+    """The device that was asked for is not there or did not come up."""
+
+
+class MissingExtra(StapesError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class ExportError(StapesError, RuntimeError):
+    """A checkpoint did not become an artifact."""
+
+
+class CheckpointError(ExportError, ValueError):
+    """The checkpoint is refused; the message says why and what to do."""
+
+
+class ParityError(ExportError):
+    """The artifact does not answer as the checkpoint does; nothing was written."""

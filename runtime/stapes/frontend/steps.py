@@ -1,0 +1,238 @@
+"""The steps of a frontend: each is a frozen dataclass, and calling it IS its meaning.
+
+A step takes one clip, time on the first axis, and gives the next array; it works in the dtype it is handed, which is float64
+wherever a Frontend calls it. `length(n)` says how many entries along time are real after the step, when n were before it: the
+lowered graph masks a batch with it. A step that is a matrix on the last axis says `linear`, so that runs of such steps can be
+folded into one product.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stapes.frontend import constants
+from stapes.frontend.constants import MelScale
+
+Array = NDArray[Any]
+
+
+@runtime_checkable
+class Step(Protocol):
+    """What every step offers."""
+
+    linear: ClassVar[bool]
+
+    def __call__(self, x: Array) -> Array:
+        """The step's value for one clip."""
+
+    def length(self, n: int) -> int:
+        """Real entries along time after the step, when `n` were before it."""
+
+
+class _SameLength:
+    linear: ClassVar[bool] = False
+
+    def length(self, n: int) -> int:
+        return n
+
+
+@dataclass(frozen=True)
+class ZeroMeanUnitVariance(_SameLength):
+    """(n,) -> (n,): the clip's mean removed, divided by sqrt(variance + epsilon)."""
+
+    epsilon: float
+
+    def __call__(self, x: Array) -> Array:
+        return np.asarray((x - x.mean()) / np.sqrt(x.var() + self.epsilon))
+
+
+@dataclass(frozen=True)
+class Frames:
+    """(n,) -> (frames, size): windows every `hop` samples, only whole ones (Kaldi's snip-edges)."""
+
+    size: int
+    hop: int
+    linear: ClassVar[bool] = False
+
+    def __call__(self, x: Array) -> Array:
+        return np.lib.stride_tricks.sliding_window_view(x, self.size)[:: self.hop]
+
+    def length(self, n: int) -> int:
+        return max(0, 1 + (n - self.size) // self.hop)
+
+
+@dataclass(frozen=True)
+class RemoveMean(_SameLength):
+    """(frames, size) -> the same, each frame's mean removed.
+
+    A matrix too, but not `linear`: folded into a DFT in float32 it costs 5e-4 where a small signal rides on a large offset.
+    """
+
+    def __call__(self, x: Array) -> Array:
+        return np.asarray(x - x.mean(axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class PreEmphasis(_SameLength):
+    """y[i] = x[i] - coefficient x[i-1] within each frame; the first sample is its own predecessor (Kaldi)."""
+
+    coefficient: float
+    linear: ClassVar[bool] = True
+
+    def __call__(self, x: Array) -> Array:
+        before = np.concatenate([x[..., :1], x[..., :-1]], axis=-1)
+        return x - self.coefficient * before
+
+
+@dataclass(frozen=True)
+class Hann(_SameLength):
+    """Each frame times a symmetric Hann window of its size."""
+
+    linear: ClassVar[bool] = True
+
+    def __call__(self, x: Array) -> Array:
+        return x * constants.hann(x.shape[-1])
+
+
+@dataclass(frozen=True)
+class RealDft(_SameLength):
+    """(frames, size) -> (frames, 2 * bins): real parts, then imaginary parts, of the DFT of `points`; bins = points // 2 + 1."""
+
+    points: int
+    linear: ClassVar[bool] = True
+
+    def __call__(self, x: Array) -> Array:
+        spectrum = np.fft.rfft(x, self.points)
+        return np.concatenate([spectrum.real, spectrum.imag], axis=-1)
+
+
+@dataclass(frozen=True)
+class Power(_SameLength):
+    """(frames, 2 * bins) -> (frames, bins): real part squared plus imaginary part squared."""
+
+    def __call__(self, x: Array) -> Array:
+        real, imaginary = np.split(x, 2, axis=-1)
+        return np.asarray(real * real + imaginary * imaginary)
+
+
+@dataclass(frozen=True)
+class MelBank(_SameLength):
+    """(frames, bins) -> (frames, mels): the energy under each triangular filter; see `constants.mel_bank`."""
+
+    mels: int
+    bins: int
+    rate: int
+    low_hz: float
+    high_hz: float
+    scale: MelScale
+    linear: ClassVar[bool] = True
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float64]:
+        return constants.mel_bank(self.bins, self.mels, self.rate, self.low_hz, self.high_hz, self.scale)
+
+    def __call__(self, x: Array) -> Array:
+        return x @ self.matrix
+
+
+@dataclass(frozen=True)
+class Log(_SameLength):
+    """ln(max(x, floor))."""
+
+    floor: float
+
+    def __call__(self, x: Array) -> Array:
+        return np.log(np.maximum(x, self.floor))
+
+
+@dataclass(frozen=True)
+class PadOrTrim:
+    """The first `size` entries along time; where there are fewer, `value` after them."""
+
+    size: int
+    value: float = 0.0
+    linear: ClassVar[bool] = False
+
+    def __call__(self, x: Array) -> Array:
+        x = x[: self.size]
+        widths = [(0, self.size - len(x))] + [(0, 0)] * (x.ndim - 1)
+        return np.pad(x, widths, constant_values=self.value)
+
+    def length(self, n: int) -> int:
+        return self.size  # what was added counts as real from here on: the model sees a clip of fixed length
+
+
+@dataclass(frozen=True)
+class Standardize(_SameLength):
+    """(x - mean) / deviation, both constants."""
+
+    mean: float
+    deviation: float
+
+    def __call__(self, x: Array) -> Array:
+        return (x - self.mean) / self.deviation
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(_SameLength):
+    """x @ matrix on the last axis: what a run of linear steps is after folding. Never serialized."""
+
+    matrix: NDArray[np.float64]
+    linear: ClassVar[bool] = True
+
+    def __call__(self, x: Array) -> Array:
+        return x @ self.matrix
+
+
+STEPS: dict[str, type[Step]] = {
+    step.__name__: step
+    for step in (
+        Frames,
+        Hann,
+        Log,
+        MelBank,
+        PadOrTrim,
+        Power,
+        PreEmphasis,
+        RealDft,
+        RemoveMean,
+        Standardize,
+        ZeroMeanUnitVariance,
+    )
+}
+"""Every step that a manifest may name."""
+
+
+def fold(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same steps with each run of linear ones as one Matrix.
+
+    The matrix is what the run gives for the identity, so no formula is written twice. A run starts behind Frames, whose size is the
+    identity's; other runs follow a step that says its own width.
+    """
+    folded: list[Step] = []
+    run: list[Step] = []
+    width = 0
+
+    def close() -> None:
+        nonlocal width
+        if run:
+            matrix = reduce(lambda x, step: step(x), run, np.eye(width))
+            folded.append(Matrix(matrix))
+            width = matrix.shape[1]
+            run.clear()
+
+    for step in steps:
+        if step.linear and width:
+            run.append(step)
+            continue
+        close()
+        folded.append(step)
+        if isinstance(step, Frames):
+            width = step.size
+        elif isinstance(step, Power):
+            width //= 2
+    close()
+    return tuple(folded)
