@@ -73,8 +73,10 @@ class Classifier:
         A clip's row does not depend on the others.
         """
         rows = [self.read(clip).samples for clip in clips]
+        if not rows:
+            return np.empty((0, len(self.manifest.labels)), np.float32)
         lengths = np.array([len(row) for row in rows], np.int64)
-        waveform = np.zeros((len(rows), int(lengths.max(initial=0))), np.float32)
+        waveform = np.zeros((len(rows), int(lengths.max())), np.float32)
         for into, row in zip(waveform, rows, strict=True):
             into[: len(row)] = row
         logits: NDArray[np.float32] = self._session.run(["logits"], {"waveform": waveform, "lengths": lengths})[0]

@@ -1,0 +1,128 @@
+"""A lowered step is its NumPy meaning: algebra in float64 by onnx's own evaluator, rounding in float32 by ONNX Runtime."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from stapes.frontend import Frontend, huggingface
+from stapes.frontend import steps as step
+from stapes.frontend.steps import fold
+from stapes_export.emitter import Emitter
+from stapes_export.lower import LOWER, lower
+
+RNG = np.random.default_rng(0)
+ALGEBRA = 1e-9  # float64 on both sides
+WAV2VEC2 = huggingface.build({"feature_extractor_type": "Wav2Vec2FeatureExtractor"})
+AST = huggingface.build({"feature_extractor_type": "ASTFeatureExtractor", "max_length": 60})
+
+
+def lowered(steps: Sequence[step.Step], rank: int, dtype: ir.DataType) -> onnx.ModelProto:
+    """The steps as a model of their own: x (batch, time, ...), lengths (batch,) -> y, out_lengths."""
+    emit = Emitter("test", dtype=dtype)
+    x = ir.Value(name="x", shape=ir.Shape([None] * rank), type=ir.TensorType(dtype))
+    lengths = ir.Value(name="lengths", shape=ir.Shape([None]), type=ir.TensorType(ir.DataType.INT64))
+    y, out_lengths = lower(fold(tuple(steps)), emit, x, lengths)
+    if out_lengths is lengths:
+        out_lengths = emit.op("Identity", lengths)
+    for value, name, kind, size in ((y, "y", dtype, None), (out_lengths, "out_lengths", ir.DataType.INT64, 1)):
+        value.name, value.type = name, ir.TensorType(kind)
+        if size:
+            value.shape = ir.Shape([None])
+    graph = ir.Graph([x, lengths], [y, out_lengths], nodes=emit.nodes, opset_imports={"": 20}, name="lowered")
+    emit.register(graph)
+    return ir.to_proto(ir.Model(graph, ir_version=10))
+
+
+def batch_of(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of different lengths in one array, garbage behind each row's end."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    x = np.full((len(rows), lengths.max(), *rows[0].shape[1:]), 9.0)
+    for into, row in zip(x, rows, strict=True):
+        into[: len(row)] = row
+    return x, lengths
+
+
+def check(steps: Sequence[step.Step], rows: list[np.ndarray]) -> None:
+    x, lengths = batch_of(rows)
+    got, got_lengths = ReferenceEvaluator(lowered(steps, x.ndim, ir.DataType.DOUBLE)).run(None, {"x": x, "lengths": lengths})
+    frontend = Frontend(16000, 1, tuple(steps))
+    for i, row in enumerate(rows):
+        want = frontend.evaluate(row)
+        assert got_lengths[i] == frontend.length(len(row)) == len(want)
+        assert np.abs(got[i, : len(want)] - want).max(initial=0) <= ALGEBRA
+
+
+@pytest.mark.parametrize(
+    ("one", "shape"),
+    [
+        (step.ZeroMeanUnitVariance(1e-7), ()),
+        (step.Frames(400, 160), ()),
+        (step.Frames(320, 160), ()),
+        (step.Frames(7, 3), ()),
+        (step.RemoveMean(), (40,)),
+        (step.Power(), (40,)),
+        (step.Log(1e-3), (40,)),
+        (step.PadOrTrim(1000, 0.5), (4,)),
+        (step.Standardize(0.3, 2.0), (4,)),
+    ],
+    ids=str,
+)
+def test_each_step_equals_numpy_for_ragged_rows(one: step.Step, shape: tuple[int, ...]):
+    check([one], [RNG.standard_normal((n, *shape)) for n in (400, 1000, 559, 561, 2345)])
+
+
+@pytest.mark.parametrize(
+    "linear",
+    [step.PreEmphasis(0.97), step.Hann(), step.RealDft(64), step.MelBank(8, 20, 16000, 20.0, 8000.0, "kaldi")],
+    ids=lambda linear: type(linear).__name__,
+)
+def test_each_linear_step_equals_numpy_as_a_matrix(linear: step.Step):
+    check([step.Frames(20, 10), linear], [RNG.standard_normal(n) for n in (20, 200, 115)])
+
+
+# the minimum and its neighbours, one frame more or less, the length at which AST is full, and beyond
+AST_FULL = 400 + 59 * 160
+
+
+@pytest.mark.parametrize("n", [400, 401, 559, 560, 561, AST_FULL - 1, AST_FULL, AST_FULL + 1, AST_FULL + 160, 16000])
+@pytest.mark.parametrize("frontend", [WAV2VEC2, AST], ids=["wav2vec2", "ast"])
+def test_each_extractor_equals_numpy_at_boundary_lengths(frontend: Frontend, n: int):
+    check(frontend.steps, [RNG.standard_normal(n), RNG.standard_normal(max(400, n // 2))])
+
+
+@pytest.mark.parametrize("n", [0, 100, 239, 240, 399])
+def test_rows_shorter_than_a_frame_have_no_frames(n: int):
+    x = RNG.standard_normal((2, 800))
+    model = ReferenceEvaluator(lowered([step.Frames(400, 160)], 2, ir.DataType.DOUBLE))
+    assert model.run(None, {"x": x, "lengths": np.array([800, n])})[1].tolist() == [3, 0]
+
+
+FLOAT32_NORMALIZED = 1e-5  # unit variance: a few steps of float32 for the sums of 10 s and the division
+FLOAT32_LOG_MEL = 1e-4  # ln near its floor magnifies the rounding of a DFT of 400 products; then divided by 9
+
+
+@pytest.mark.parametrize(("frontend", "budget"), [(WAV2VEC2, FLOAT32_NORMALIZED), (AST, FLOAT32_LOG_MEL)], ids=["wav2vec2", "ast"])
+@pytest.mark.parametrize("n", [400, 16121, 160000])
+@pytest.mark.parametrize(("level", "offset"), [(0.1, 0.0), (1e-3, 0.5)], ids=["speech-like", "small-on-offset"])
+def test_rounding_in_float32_stays_within_its_budget(frontend: Frontend, budget: float, n: int, level: float, offset: float):
+    rows = [level * RNG.standard_normal(n) + offset, level * RNG.standard_normal(max(400, n // 3))]
+    x, lengths = batch_of([row.astype(np.float32).astype(np.float64) for row in rows])
+    session = onnxruntime.InferenceSession(lowered(frontend.steps, 2, ir.DataType.FLOAT).SerializeToString())
+    got = session.run(["y"], {"x": x.astype(np.float32), "lengths": lengths})[0]
+    if offset:
+        budget *= 30  # the mean of float32 samples at 0.5 carries 3e-8, a small part of 1e-3
+    for i, row in enumerate(rows):
+        want = frontend(row.astype(np.float32))
+        assert np.abs(got[i, : len(want)] - want).max() <= budget
+
+
+def test_every_step_that_a_manifest_may_name_can_be_lowered():
+    lowerable = {kind.__name__ for kind in LOWER}
+    linear = {name for name, kind in step.STEPS.items() if kind.linear}
+    assert lowerable | linear == set(step.STEPS) | {"Matrix"}
+    assert not lowerable & linear

@@ -1,0 +1,120 @@
+"""The manifest is found, read and doubted."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stapes.bundle import KEY, Golden, Manifest, golden_signal, read_manifest
+from stapes.classifier import DEFAULT_MODEL
+from stapes.errors import ModelError, ModelNotFound
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_manifest(DEFAULT_MODEL)
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+GRAPH = field(7, b"\x00" * 300)  # ModelProto.graph, of a size that takes two bytes
+
+
+def model_with(text: str) -> bytes:
+    """The top level of an ONNX file, by the wire format's book: version, graph, one metadata entry."""
+    return b"\x08\x0a" + GRAPH + field(14, field(1, KEY.encode()) + field(2, text.encode()))
+
+
+def test_a_manifest_survives_json(manifest: Manifest):
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    other = replace(manifest, labels=("да", "はい", "نعم"), golden=None, parity=None)
+    assert Manifest.from_json(other.to_json()) == other
+
+
+def test_a_manifest_is_read_from_the_wire_format_alone(manifest: Manifest, tmp_path: Path):
+    (tmp_path / "m.onnx").write_bytes(model_with(manifest.to_json()))
+    assert read_manifest(tmp_path / "m.onnx") == manifest
+
+
+def test_a_missing_model_is_named_with_the_command_that_makes_it(tmp_path: Path):
+    with pytest.raises(ModelNotFound, match="stapes export"):
+        read_manifest(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "0 graphs"),
+        (b"plain text, surely no protobuf", "not an ONNX file"),
+        (model_with("{}")[:200], "not an ONNX file, or a truncated one"),
+        (b"\x08\x0a" + GRAPH, "without a stapes manifest"),
+        (model_with("{"), "not JSON"),
+        (model_with("[]"), "no object"),
+        (model_with('{"schema": true}'), "schema"),
+        (model_with('{"schema": 99}'), "upgrade stapes"),
+        (model_with('{"schema": 1}'), "no 'name'"),
+        (b"\xff" * 40, "not an ONNX file"),
+    ],
+)
+def test_what_is_no_artifact_says_so(content: bytes, says: str, tmp_path: Path):
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=says):
+        read_manifest(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5),
+        ("rate", "16000"),
+        ("rate", -1),
+        ("rate", True),
+        ("labels", []),
+        ("labels", ["yes", 5]),
+        ("labels", "yes"),
+        ("activation", "tanh"),
+        ("frontend", None),
+        ("frontend_in_graph", 1),
+        ("needs", [None]),
+        ("provenance", {}),
+        ("golden", {"seconds": 1.0, "logits": ["x"], "tolerance": 1}),
+        ("parity", []),
+    ],
+)
+def test_a_hostile_manifest_is_refused(key: str, value: object, manifest: Manifest):
+    data = json.loads(manifest.to_json())
+    data[key] = value
+    with pytest.raises(ModelError, match=re.compile(f"{key}|provenance|logits|source")):
+        Manifest.from_json(json.dumps(data))
+
+
+def test_every_key_of_a_manifest_is_needed(manifest: Manifest):
+    data = json.loads(manifest.to_json())
+    for key in data.keys() - {"golden", "parity"}:
+        with pytest.raises(ModelError, match=key):
+            Manifest.from_json(json.dumps({k: v for k, v in data.items() if k != key}))
+
+
+def test_the_golden_signal_follows_its_formula():
+    seconds, rate = 0.25, 8000
+    signal = golden_signal(seconds, rate)
+    assert signal.shape == (2000,)
+    assert signal.dtype == np.float32
+    state = 1
+    for i in range(3):
+        t = i / rate
+        state = (1664525 * state + 1013904223) % 2**32
+        sweep = np.sin(2 * np.pi * (100 * t + 3300 * t**2 / (2 * seconds)))
+        want = 0.4 * sweep * (0.5 - 0.5 * np.cos(8 * np.pi * t)) + 0.1 * (state / 2**31 - 1)
+        assert abs(signal[i] - want) < 1e-7
+    assert np.array_equal(Golden(seconds, (0.0,), 0.0).signal(rate), signal)

@@ -1,0 +1,99 @@
+"""Results on stdout, everything else on stderr, and an exit status that scripts can trust."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stapes
+
+
+def test_each_clip_is_printed_with_its_labels(stapes_command):
+    done = stapes_command("classify", "examples/yes.flac", "examples/off-stereo.mp3", "--top-k", "2", "--threads", "1")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "examples/yes.flac  (0.70 s)"
+    assert lines[1].split()[0] == "yes"
+    assert len(lines) == 6
+    assert lines[4].split()[0] == "off"
+
+
+def test_json_is_a_list_in_input_order_with_failures_in_place(stapes_command):
+    done = stapes_command("classify", "examples/no.flac", "gone.wav", "README.md", "examples/yes.flac", "--format", "json", "--top-k", "1")
+    assert done.returncode == 1
+    first, gone, text, last = json.loads(done.stdout)
+    assert first.keys() == {"path", "duration", "predictions"}
+    assert first["predictions"][0].keys() == {"label", "score", "index"}
+    assert first["predictions"][0]["label"] == "no"
+    assert round(first["predictions"][0]["score"], 6) == first["predictions"][0]["score"]
+    assert gone["error"]["type"] == "AudioNotFound"
+    assert text == {"path": "README.md", "error": {"type": "MalformedAudio", "message": text["error"]["message"]}}
+    assert last["predictions"][0]["label"] == "yes"
+    assert done.stderr.count("\n") == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_standard_input_is_a_clip(root: Path):
+    with (root / "examples" / "left.flac").open("rb") as clip:
+        done = subprocess.run([sys.executable, "-m", "stapes.cli", "classify", "-", "--top-k", "1"], stdin=clip, capture_output=True)
+    assert b"left" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("classify", "examples/yes.flac", "-m", "gone.onnx"), "no model at gone.onnx"),
+        (("classify", "examples/yes.flac", "-m", "README.md"), "not an ONNX file"),
+        (("classify", "examples/yes.flac", "--device", "tpu"), "no device 'tpu'"),
+        (("info", "gone.onnx"), "no model at gone.onnx"),
+    ],
+)
+def test_without_a_model_or_device_one_sentence_and_exit_2(arguments: tuple[str, ...], says: str, stapes_command):
+    done = stapes_command(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("classify",), ("sing",), ("classify", "x.wav", "--top-k", "0"), ("classify", "x.wav", "--threads", "many")]
+)
+def test_wrong_usage_is_exit_2_without_a_traceback(arguments: tuple[str, ...], stapes_command):
+    done = stapes_command(*arguments)
+    assert done.returncode == 2
+    assert "usage: stapes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_info_says_what_the_file_is(stapes_command):
+    done = stapes_command("info")
+    assert done.returncode == 0
+    said = dict(line.split("  ", 1) for line in done.stdout.splitlines())
+    assert {"name", "labels", "rate", "frontend", "precision", "source", "size"} <= {key.strip() for key in said}
+    assert "ZeroMeanUnitVariance" in done.stdout
+    whole = json.loads(stapes_command("info", "--json").stdout)
+    assert whole["labels"] == list(stapes.load().manifest.labels)
+
+
+def test_version_and_help_name_every_command(stapes_command):
+    assert stapes_command("--version").stdout == f"stapes {stapes.__version__}\n"
+    shown = stapes_command("--help", without=("torch", "onnxruntime", "stapes_export")).stdout
+    assert all(command in shown for command in ("classify", "info", "export"))
+
+
+def test_export_without_its_extra_is_one_sentence(stapes_command, tmp_path: Path):
+    done = stapes_command("export", "somewhere", "-o", tmp_path / "x.onnx", without=("torch", "tqdm", "optimum"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'stapes[cpu,export]'" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(root: Path):
+    command = f"{sys.executable} -m stapes.cli classify {' '.join(['examples/yes.flac'] * 20)} --format json | head -c 5"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=root, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,92 @@
+"""The shop window, and what importing it costs."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import distribution, requires
+from pathlib import Path
+
+import pytest
+
+import stapes
+
+HEAVY = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "torchaudio")
+
+
+def modules_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_public_name_is_there_once():
+    assert len(set(stapes.__all__)) == len(stapes.__all__)
+    assert all(hasattr(stapes, name) for name in stapes.__all__)
+    public = {name for name in vars(stapes) if not name.startswith("_")}
+    modules = {name for name in public if type(getattr(stapes, name)).__name__ == "module"}
+    assert public - modules - {"version"} == set(stapes.__all__)
+
+
+def test_importing_stapes_imports_no_onnxruntime():
+    assert "onnxruntime" not in modules_after("import stapes")
+
+
+def test_classifying_imports_nothing_heavy(root: Path):
+    loaded = modules_after(f"import stapes; print(stapes.load()({str(root / 'examples' / 'yes.flac')!r}))")
+    assert "onnxruntime" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_classifying_works_where_nothing_heavy_can_be_imported(root: Path, stapes_command):
+    done = stapes_command("classify", "examples/yes.flac", without=HEAVY)
+    assert done.returncode == 0, done.stderr
+    assert "yes" in done.stdout
+
+
+def test_each_error_is_also_the_builtin_that_its_tree_names():
+    tree = {
+        "InvalidInput": TypeError,
+        "AudioError": ValueError,
+        "AudioNotFound": FileNotFoundError,
+        "ModelError": ValueError,
+        "ModelNotFound": FileNotFoundError,
+        "DeviceError": RuntimeError,
+        "MissingExtra": ImportError,
+        "ExportError": RuntimeError,
+        "CheckpointError": ValueError,
+    }
+    drawn = (stapes.errors.__doc__ or "").splitlines()
+    for name, builtin in tree.items():
+        assert issubclass(getattr(stapes, name), builtin)
+        assert any(name in line.split() and builtin.__name__ in line.split() for line in drawn)
+    for name in stapes.__all__:
+        thing = getattr(stapes, name)
+        if isinstance(thing, type) and issubclass(thing, Exception):
+            assert issubclass(thing, stapes.StapesError)
+
+
+def installed_files(name: str, seen: set[str]) -> set[Path]:
+    """Every file of a distribution and of all it requires, without compiled bytecode."""
+    from packaging.requirements import Requirement
+
+    if name in seen:
+        return set()
+    seen.add(name)
+    files = {Path(str(file.locate())).resolve() for file in distribution(name).files or ()}
+    for line in requires(name) or ():
+        needed = Requirement(line)
+        if needed.marker is None or needed.marker.evaluate({"extra": "cpu" if name == "stapes" else ""}):
+            files |= installed_files(needed.name, seen)
+    return {file for file in files if file.suffix != ".pyc"}
+
+
+def test_what_the_cpu_extra_installs_stays_under_160_mb():
+    pytest.importorskip("packaging", reason="packaging reads the requirements; ONNX Runtime brings it")
+    seen: set[str] = set()
+    total = sum(file.stat().st_size for file in installed_files("stapes", seen) if file.is_file())
+    assert {"numpy", "soxr", "soundfile", "onnxruntime"} <= seen
+    assert total < 160e6, f"{total / 1e6:.0f} MB"
