@@ -93,7 +93,11 @@ def _download(repo: str, revision: str | None) -> Checkpoint:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
+    asked = ""
+
     def get(name: str, at: str | None) -> Path:
+        nonlocal asked
+        asked = name
         return Path(hub.hf_hub_download(repo, name, revision=at))
 
     try:
@@ -120,13 +124,13 @@ def _download(repo: str, revision: str | None) -> Checkpoint:
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{repo} has no revision {revision}") from error
     except errors.RemoteEntryNotFoundError as error:
-        raise CheckpointError(f"{repo} is no checkpoint of an audio classifier: {_first_line(error)}") from error
+        raise CheckpointError(f"{repo} is no checkpoint of an audio classifier: it has no {asked}") from error
     except errors.LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise CheckpointError(f"{repo} is not in the local cache and {why}; see HF_ENDPOINT and HF_HOME") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except Exception as error:  # the client also lets the errors of its HTTP library through, which share no base with its own
         endpoint = os.environ.get("HF_ENDPOINT")
-        raise CheckpointError(f"cannot fetch {repo}{f' from {endpoint}' if endpoint else ''}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot fetch {asked} of {repo}{f' from {endpoint}' if endpoint else ''}: {_first_line(error)}") from error
     folder = config.parent
     return Checkpoint(folder, repo, commit, _files(folder, repo))
 
