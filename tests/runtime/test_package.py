@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import distribution, requires
 from pathlib import Path
 
-import pytest
-
 import stapes
+from stapes_bench.footprint import closure, installed_bytes
 
 HEAVY = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "torchaudio")
 
@@ -69,24 +67,8 @@ def test_each_error_is_also_the_builtin_that_its_tree_names():
             assert issubclass(thing, stapes.StapesError)
 
 
-def installed_files(name: str, seen: set[str]) -> set[Path]:
-    """Every file of a distribution and of all it requires, without compiled bytecode."""
-    from packaging.requirements import Requirement
-
-    if name in seen:
-        return set()
-    seen.add(name)
-    files = {Path(str(file.locate())).resolve() for file in distribution(name).files or ()}
-    for line in requires(name) or ():
-        needed = Requirement(line)
-        if needed.marker is None or needed.marker.evaluate({"extra": "cpu" if name == "stapes" else ""}):
-            files |= installed_files(needed.name, seen)
-    return {file for file in files if file.suffix != ".pyc"}
-
-
 def test_what_the_cpu_extra_installs_stays_under_160_mb():
-    pytest.importorskip("packaging", reason="packaging reads the requirements; ONNX Runtime brings it")
-    seen: set[str] = set()
-    total = sum(file.stat().st_size for file in installed_files("stapes", seen) if file.is_file())
-    assert {"numpy", "soxr", "soundfile", "onnxruntime"} <= seen
-    assert total < 160e6, f"{total / 1e6:.0f} MB"
+    brought = closure(["stapes"], ["cpu"])
+    assert {"numpy", "soxr", "soundfile", "onnxruntime"} <= brought
+    assert not brought & set(HEAVY)
+    assert installed_bytes(brought) < 160e6
