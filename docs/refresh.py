@@ -63,11 +63,11 @@ def startup(measured: dict) -> str:
         ("peak memory, MB", f"{peak['transformers']:.0f}", f"{peak['stapes']:.0f}"),
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    host = describe(measured["host"])
+    extra_ms = 1e3 * (seconds["import stapes"] - seconds["import numpy"])
     return (
         f"{table}\nMedians of {len(measured['seconds']['stapes'])} interleaved runs, one clip, the same checkpoint, "
-        f"answers compared first; {host}. `import stapes` costs {1e3 * (seconds['import stapes'] - seconds['import numpy']):.0f} ms more than `import numpy`. "
-        f"Measured by `python -m stapes_bench.startup`.\n"
+        f"answers compared first; {describe(measured['host'])}. `import stapes` costs {extra_ms:.0f} ms more than `import numpy`. "
+        "Measured by `python -m stapes_bench.startup`.\n"
     )
 
 
