@@ -22,6 +22,8 @@ from stapes_export.artifact import Artifact
 from stapes_export.calibrate import recordings
 from stapes_export.families import FAMILIES, Family
 from stapes_export.fetch import Checkpoint, fetch
+from stapes_export.layer_sum import LayerSum
+from stapes_export.layer_sum import differs as layer_sum_differs
 from stapes_export.recipes import RECIPES
 from stapes_export.surgery.weight_norm import fold_weight_norm
 from stapes_export.trace import trace
@@ -33,11 +35,20 @@ TOOLS = ("stapes", "torch", "transformers", "onnx", "onnx_ir", "onnxscript", "on
 """What the bytes of an artifact depend on."""
 
 
-def export(source: str, out: Path, precision: str = "fp32", revision: str | None = None, calibration: Path | None = None) -> Report:
+def export(
+    source: str,
+    out: Path,
+    precision: str = "fp32",
+    *,
+    revision: str | None = None,
+    calibration: Path | None = None,
+    layer_sum: LayerSum = "v4",
+) -> Report:
     """Export the checkpoint `source` (a folder or a hub id) to the file `out`; progress goes to stderr.
 
-    `calibration`: a folder of recordings that verification runs on; the golden signal where None. The file appears whole or not at
-    all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the artifact answers otherwise.
+    `calibration`: a folder of recordings that verification runs on; the golden signal where None. `layer_sum`: see layer_sum.py. The
+    file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the
+    artifact answers otherwise.
     """
     recipe = RECIPES[precision]
     if not out.parent.is_dir():
@@ -47,13 +58,14 @@ def export(source: str, out: Path, precision: str = "fp32", revision: str | None
         family = _family(checkpoint)
     with _stage("load"):
         model = diagnose.load(checkpoint)
-        reference = Reference.of(checkpoint, diagnose.load(checkpoint))  # its own module: tracing alters the other
-        manifest = _manifest(checkpoint, model.config, family, precision)
+        reference = Reference.of(checkpoint, diagnose.load(checkpoint), layer_sum)  # its own module: tracing alters the other
+        options: dict[str, str] = {"layer_sum": layer_sum} if layer_sum_differs(model.config) else {}
+        manifest = _manifest(checkpoint, model.config, family, precision, options)
         clips = recordings(calibration, manifest.rate, manifest.labels) if calibration else golden_clips(manifest, GOLDEN_SECONDS)
     with _stage("trace"):
         fold_weight_norm(model)
         shortest = manifest.frontend.length(manifest.frontend.min_samples)
-        traced = trace(family.adapt(model), family, model.config, shortest)
+        traced = trace(family.adapt(model, layer_sum), family, model.config, shortest)
     with _stage(precision):
         artifact = passes.run(recipe.passes, Artifact(traced, manifest))
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
@@ -84,7 +96,7 @@ def _family(checkpoint: Checkpoint) -> Family:
     raise CheckpointError(f"{checkpoint.name} has model_type {model_type!r}; stapes exports {known}")
 
 
-def _manifest(checkpoint: Checkpoint, config: Any, family: Family, precision: str) -> Manifest:
+def _manifest(checkpoint: Checkpoint, config: Any, family: Family, precision: str, options: dict[str, str]) -> Manifest:
     frontend = huggingface.build(checkpoint.preprocessor)
     shortest = max(frontend.min_samples, family.min_samples(config))
     frontend = Frontend(frontend.rate, shortest, frontend.steps)
@@ -104,6 +116,7 @@ def _manifest(checkpoint: Checkpoint, config: Any, family: Family, precision: st
             precision=precision,
             passes=(),
             tools={tool: _version(tool) for tool in TOOLS},
+            options=options,
         ),
     )
 

@@ -25,12 +25,27 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
         "--calibration", type=Path, metavar="DIR", help="recordings to verify on, one folder a label (default: a test signal)"
     )
 
+    parser.add_argument(
+        "--layer-sum",
+        choices=("v4", "v5"),
+        default="v4",
+        help="weighted sum over layers of encoders that end in a layer norm: the last state behind that norm, as checkpoints were trained "
+        "(v4, default), or before it, as transformers 5 computes it",
+    )
+
     def run(options: argparse.Namespace) -> int:
         try:
             from stapes_export.build import export as build
         except ModuleNotFoundError as error:
             raise MissingExtra(f"stapes export needs {error.name}: pip install 'stapes[cpu,export]'") from error
-        report = build(options.checkpoint, options.out, options.precision, options.revision, options.calibration)
+        report = build(
+            options.checkpoint,
+            options.out,
+            options.precision,
+            revision=options.revision,
+            calibration=options.calibration,
+            layer_sum=options.layer_sum,
+        )
         parity = report.parity
         print(
             f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; logits within {parity.max_difference:g} of the checkpoint's, "

@@ -1,11 +1,12 @@
 """Step -> ONNX nodes: one function a step, each the step's NumPy meaning for a batch of rows of different lengths.
 
-A function gets the value (batch, time, ...) and the lengths (batch,) before the step and gives the value behind it; what the
-lengths become is the step's own law, so `lower` emits it once for all of them. Entries at or behind a row's length may hold
-anything finite: whoever mixes along time masks first. Constants are the float64 arrays of the step, cast here and last.
+A function gets the batch before the step and gives the one behind it. Entries at or behind a row's length may hold anything finite:
+whoever mixes along time masks first. Constants are the float64 arrays of the step, cast here and last.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -13,11 +14,17 @@ from stapes.frontend.steps import (
     Frames,
     Log,
     Matrix,
+    NormalizeBins,
     PadOrTrim,
     Power,
+    RangeBelowMax,
+    ReflectPad,
     RemoveMean,
+    Scale,
+    Stack,
     Standardize,
     Step,
+    Transpose,
     ZeroMeanUnitVariance,
 )
 from stapes_export.emitter import Emitter
@@ -26,37 +33,29 @@ SUM_BLOCK = 256
 """ONNX Runtime adds a long row nearly one by one in float32 (1e-3 off on ten seconds); sums of blocks are exact enough."""
 
 
-def lower(steps: Sequence[Step], emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The steps in order: value and lengths behind the last."""
+@dataclass(frozen=True)
+class Rows:
+    """A batch between two steps."""
+
+    values: ir.Value
+    """(batch, time) or (batch, time, bins)."""
+    lengths: ir.Value
+    """(batch,) int64: the real entries of each row."""
+    rank: int = 2
+
+
+def lower(steps: Sequence[Step], emit: Emitter, rows: Rows) -> Rows:
+    """The steps in order: the batch behind the last."""
     for step in steps:
-        function = LOWER.get(type(step)) or (_matrix if step.linear else None)
+        function = LOWER.get(type(step))
         if function is None:
-            raise KeyError(f"step {type(step).__name__} has no function in lower.py")
-        x, lengths = function(step, emit, x, lengths)
-    return x, lengths
+            why = "is a matrix: fold the steps before lowering them" if step.linear else "has no function in lower.py"
+            raise KeyError(f"step {type(step).__name__} {why}")
+        rows = function(step, emit, rows)
+    return rows
 
 
-def _zero_mean_unit_variance(step: ZeroMeanUnitVariance, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    real, zero = emit.real(x, lengths), emit.number(0)
-    count = emit.op("Unsqueeze", emit.op("Cast", lengths, to=emit.dtype), emit.ints(1))
-    mean = emit.op("Div", _row_sum(emit, emit.op("Where", real, x, zero)), count)
-    centred = emit.op("Where", real, emit.op("Sub", x, mean), zero)
-    variance = emit.op("Div", _row_sum(emit, emit.op("Mul", centred, centred)), count)
-    deviation = emit.op("Sqrt", emit.op("Add", variance, emit.number(step.epsilon)))
-    return emit.op("Div", centred, deviation), lengths
-
-
-def _row_sum(emit: Emitter, x: ir.Value) -> ir.Value:
-    """(batch, time) -> (batch, 1)."""
-    size, block = emit.size(x, 1), emit.ints(SUM_BLOCK)
-    gap = emit.op("Mod", emit.op("Neg", size), block)  # takes the divisor's sign: 0 to SUM_BLOCK - 1
-    padded = emit.op("Pad", x, emit.op("Concat", emit.ints(0, 0, 0), gap, axis=0))
-    blocks = emit.op("Reshape", padded, emit.ints(0, -1, SUM_BLOCK))
-    partial = emit.op("ReduceSum", blocks, emit.ints(2), keepdims=0)
-    return emit.op("ReduceSum", partial, emit.ints(1), keepdims=1)
-
-
-def _frames(step: Frames, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _frames(step: Frames, emit: Emitter, rows: Rows) -> Rows:
     # Blocks of `hop` samples side by side make a frame: a reshape and a concatenation, without a gather.
     blocks = -(-step.size // step.hop)
 
@@ -65,59 +64,132 @@ def _frames(step: Frames, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tupl
         whole = emit.op("Div", emit.op("Add", samples, emit.ints(step.hop - step.size)), emit.ints(step.hop))
         return emit.op("Max", whole, emit.ints(0))
 
-    frames = count(emit.size(x, 1))
+    frames = count(emit.size(rows.values, 1))
     needed = emit.op("Add", frames, emit.ints(blocks - 1))
-    padded = emit.op("Pad", x, emit.ints(0, 0, 0, blocks * step.hop - step.size))
+    padded = _pad_end(emit, rows.values, emit.ints(blocks * step.hop - step.size), rows.rank)
     used = emit.slice(padded, emit.ints(0), emit.op("Mul", needed, emit.ints(step.hop)), 1)
-    block = emit.op("Reshape", used, emit.op("Concat", emit.ints(0), needed, emit.ints(step.hop), axis=0), allowzero=0)
+    block = emit.op("Reshape", used, emit.op("Concat", emit.ints(0), needed, emit.ints(step.hop), axis=0))
     parts = []
     for i in range(blocks):
         part = emit.slice(block, emit.ints(i), emit.op("Add", frames, emit.ints(i)), 1)
         width = min(step.hop, step.size - i * step.hop)
         parts.append(part if width == step.hop else emit.slice(part, emit.ints(0), emit.ints(width), 2))
-    return emit.op("Concat", *parts, axis=2), count(lengths)
+    return Rows(emit.op("Concat", *parts, axis=2), count(rows.lengths), rank=3)
 
 
-def _remove_mean(step: RemoveMean, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    return emit.op("Sub", x, emit.op("ReduceMean", x, emit.ints(-1), keepdims=1)), lengths
+def _log(step: Log, emit: Emitter, rows: Rows) -> Rows:
+    natural = emit.op("Log", emit.op("Max", rows.values, emit.number(step.floor)))
+    return replace(rows, values=natural if step.base == "e" else emit.op("Mul", natural, emit.number(1 / math.log(10))))
 
 
-def _matrix(step: Step, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    if not isinstance(step, Matrix):
-        raise KeyError(f"{type(step).__name__} is a matrix: fold the steps before lowering them")
-    return emit.op("MatMul", x, emit.matrix(step.matrix)), lengths
+def _matrix(step: Matrix, emit: Emitter, rows: Rows) -> Rows:
+    return replace(rows, values=emit.op("MatMul", rows.values, emit.matrix(step.matrix)))
 
 
-def _power(step: Power, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    real, imaginary = emit.halves(emit.op("Mul", x, x))
-    return emit.op("Add", real, imaginary), lengths
+def _normalize_bins(step: NormalizeBins, emit: Emitter, rows: Rows) -> Rows:
+    return _normalized(emit, rows, step.epsilon, ddof=1)
 
 
-def _log(step: Log, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    return emit.op("Log", emit.op("Max", x, emit.number(step.floor))), lengths
-
-
-def _pad_or_trim(step: PadOrTrim, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _pad_or_trim(step: PadOrTrim, emit: Emitter, rows: Rows) -> Rows:
     value, size = emit.number(step.value), emit.ints(step.size)
-    real = emit.op("Unsqueeze", emit.real(x, lengths), emit.ints(2))
-    masked = emit.slice(emit.op("Where", real, x, value), emit.ints(0), size, 1)
-    gap = emit.op("Sub", size, emit.size(masked, 1))
-    padded = emit.op("Pad", masked, emit.op("Concat", emit.ints(0, 0, 0, 0), gap, emit.ints(0), axis=0), value)
-    return padded, emit.op("Expand", size, emit.op("Shape", lengths))
+    trimmed = emit.slice(_masked(emit, rows, value), emit.ints(0), size, 1)
+    padded = _pad_end(emit, trimmed, emit.op("Sub", size, emit.size(trimmed, 1)), rows.rank, value)
+    return replace(rows, values=padded, lengths=emit.op("Expand", size, emit.op("Shape", rows.lengths)))
 
 
-def _standardize(step: Standardize, emit: Emitter, x: ir.Value, lengths: ir.Value) -> tuple[ir.Value, ir.Value]:
-    return emit.op("Div", emit.op("Sub", x, emit.number(step.mean)), emit.number(step.deviation)), lengths
+def _power(step: Power, emit: Emitter, rows: Rows) -> Rows:
+    return replace(rows, values=emit.op("Add", *emit.halves(emit.op("Mul", rows.values, rows.values))))
 
 
-LOWER: dict[type[Step], Callable[..., tuple[ir.Value, ir.Value]]] = {
+def _range_below_max(step: RangeBelowMax, emit: Emitter, rows: Rows) -> Rows:
+    largest = emit.op("ReduceMax", _masked(emit, rows, emit.number(-math.inf)), emit.ints(1, 2), keepdims=1)
+    return replace(rows, values=emit.op("Max", rows.values, emit.op("Sub", largest, emit.number(step.range))))
+
+
+def _reflect_pad(step: ReflectPad, emit: Emitter, rows: Rows) -> Rows:
+    # mirrors at the end of the array: a PadOrTrim before it gives all rows one length
+    padded = emit.op("Pad", rows.values, emit.ints(0, step.size, 0, step.size), mode="reflect")
+    return replace(rows, values=padded, lengths=emit.op("Add", rows.lengths, emit.ints(2 * step.size)))
+
+
+def _remove_mean(step: RemoveMean, emit: Emitter, rows: Rows) -> Rows:
+    return replace(rows, values=emit.op("Sub", rows.values, emit.op("ReduceMean", rows.values, emit.ints(-1), keepdims=1)))
+
+
+def _scale(step: Scale, emit: Emitter, rows: Rows) -> Rows:
+    return replace(rows, values=emit.op("Mul", rows.values, emit.number(step.factor)))
+
+
+def _stack(step: Stack, emit: Emitter, rows: Rows) -> Rows:
+    value, count = emit.number(step.value), emit.ints(step.count)
+    gap = emit.op("Mod", emit.op("Neg", emit.size(rows.values, 1)), count)
+    padded = _pad_end(emit, _masked(emit, rows, value), gap, rows.rank, value)
+    width = emit.op("Mul", emit.size(rows.values, 2), count)
+    stacked = emit.op("Reshape", padded, emit.op("Concat", emit.ints(0, -1), width, axis=0))
+    return replace(rows, values=stacked, lengths=emit.op("Div", rows.lengths, count))
+
+
+def _standardize(step: Standardize, emit: Emitter, rows: Rows) -> Rows:
+    difference = emit.op("Sub", rows.values, emit.number(step.mean))
+    return replace(rows, values=emit.op("Div", difference, emit.number(step.deviation)))
+
+
+def _transpose(step: Transpose, emit: Emitter, rows: Rows) -> Rows:
+    return replace(rows, values=emit.op("Transpose", rows.values, perm=[0, 2, 1]))
+
+
+def _zero_mean_unit_variance(step: ZeroMeanUnitVariance, emit: Emitter, rows: Rows) -> Rows:
+    return _normalized(emit, rows, step.epsilon, ddof=0)
+
+
+def _normalized(emit: Emitter, rows: Rows, epsilon: float, ddof: int) -> Rows:
+    """(x - mean) / sqrt(variance + epsilon) over the real entries of each row; zero behind them."""
+    zero = emit.number(0)
+    count = emit.op("Unsqueeze", emit.op("Cast", rows.lengths, to=emit.dtype), emit.ints(*range(1, rows.rank)))
+    mean = emit.op("Div", _time_sum(emit, _masked(emit, rows, zero), rows.rank), count)
+    centred = _masked(emit, replace(rows, values=emit.op("Sub", rows.values, mean)), zero)
+    squares = _time_sum(emit, emit.op("Mul", centred, centred), rows.rank)
+    variance = emit.op("Div", squares, emit.op("Sub", count, emit.number(ddof)))
+    deviation = emit.op("Sqrt", emit.op("Add", variance, emit.number(epsilon)))
+    return replace(rows, values=emit.op("Div", centred, deviation))
+
+
+def _time_sum(emit: Emitter, x: ir.Value, rank: int) -> ir.Value:
+    """The sum over time, which stays an axis of size 1."""
+    gap = emit.op("Mod", emit.op("Neg", emit.size(x, 1)), emit.ints(SUM_BLOCK))  # takes the divisor's sign: 0 to SUM_BLOCK - 1
+    shape = [emit.ints(0, -1, SUM_BLOCK)] + [emit.size(x, 2)] * (rank == 3)
+    blocks = emit.op("Reshape", _pad_end(emit, x, gap, rank), emit.op("Concat", *shape, axis=0))
+    return emit.op("ReduceSum", emit.op("ReduceSum", blocks, emit.ints(2), keepdims=0), emit.ints(1), keepdims=1)
+
+
+def _pad_end(emit: Emitter, x: ir.Value, count: ir.Value, rank: int, value: ir.Value | None = None) -> ir.Value:
+    """x with `count` (1,) more entries at the end of axis 1."""
+    widths = [emit.ints(*[0] * (rank + 1)), count] + [emit.ints(0)] * (rank == 3)
+    return emit.op("Pad", x, emit.op("Concat", *widths, axis=0), value)
+
+
+def _masked(emit: Emitter, rows: Rows, value: ir.Value) -> ir.Value:
+    """The values, with `value` at and behind each row's length."""
+    real = emit.real(rows.values, rows.lengths)
+    if rows.rank == 3:
+        real = emit.op("Unsqueeze", real, emit.ints(2))
+    return emit.op("Where", real, rows.values, value)
+
+
+LOWER: dict[type[Step], Callable[..., Rows]] = {
     Frames: _frames,
     Log: _log,
     Matrix: _matrix,
+    NormalizeBins: _normalize_bins,
     PadOrTrim: _pad_or_trim,
     Power: _power,
+    RangeBelowMax: _range_below_max,
+    ReflectPad: _reflect_pad,
     RemoveMean: _remove_mean,
+    Scale: _scale,
+    Stack: _stack,
     Standardize: _standardize,
+    Transpose: _transpose,
     ZeroMeanUnitVariance: _zero_mean_unit_variance,
 }
 """Linear steps have no entry: they reach the graph folded into a Matrix."""

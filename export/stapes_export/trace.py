@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from optimum.utils import NormalizedConfig
 from torch import nn
 
 from stapes_export.artifact import HEAD, PART
@@ -29,8 +28,7 @@ def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir
 
     `min_length`: the shortest time axis the module takes.
     """
-    inputs = family.inputs("audio-classification", NormalizedConfig(config), batch_size=2)
-    example: torch.Tensor = inputs.generate("input_values")
+    example = family.example(config)
     lengths = torch.tensor([example.shape[1], max(min_length, example.shape[1] // 2)])
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
     time = {1: torch.export.Dim("time", min=min_length)} if family.dynamic_time else {}

@@ -18,6 +18,8 @@ from stapes.classifier import Classifier, load
 from stapes.errors import ParityError
 from stapes_export.calibrate import Recording, accuracy
 from stapes_export.fetch import Checkpoint
+from stapes_export.layer_sum import LayerSum
+from stapes_export.layer_sum import differs as layer_sum_differs
 from stapes_export.recipes import Recipe
 
 Logits = NDArray[np.float32]
@@ -32,18 +34,32 @@ class Reference:
 
     model: PreTrainedModel
     extractor: Any
+    layer_sum: LayerSum = "v4"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, model: PreTrainedModel) -> "Reference":
+    def of(cls, checkpoint: Checkpoint, model: PreTrainedModel, layer_sum: LayerSum) -> "Reference":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "At least one mel filter")  # said of AST's own defaults
-            return cls(model, AutoFeatureExtractor.from_pretrained(checkpoint.path, local_files_only=True))
+            return cls(model, AutoFeatureExtractor.from_pretrained(checkpoint.path, local_files_only=True), layer_sum)
 
     def __call__(self, samples: NDArray[np.float32]) -> Logits:
         """The logits of one clip, (labels,)."""
         features = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
         with torch.no_grad():
-            logits: Logits = self.model(**features).logits[0].numpy()
+            if self.layer_sum == "v4" and layer_sum_differs(self.model.config):
+                logits = self._sum_behind_norm(features)
+            else:
+                logits = self.model(**features).logits
+        found: Logits = logits[0].numpy()
+        return found
+
+    def _sum_behind_norm(self, features: Any) -> torch.Tensor:
+        """transformers' own states, the last one as transformers 4 gave it, through the model's own head."""
+        model: Any = self.model
+        found = model.base_model(**features, output_hidden_states=True)
+        states = torch.stack([*found.hidden_states[:-1], found.last_hidden_state])
+        weights = torch.softmax(model.layer_weights, 0)[:, None, None, None]
+        logits: torch.Tensor = model.classifier(model.projector((weights * states).sum(0)).mean(1))
         return logits
 
 

@@ -44,6 +44,8 @@ class Provenance:
     """The graph rewrites, in the order they ran."""
     tools: Mapping[str, str]
     """Versions of the packages that made the file."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Choices of the export that change answers, such as the layer sum or a head's name."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _provenance(data: Mapping[str, Any]) -> Provenance:
         precision=_get(data, "precision", str),
         passes=tuple(_items(data, "passes", str)),
         tools=_table(data, "tools"),
+        options=_table(data, "options"),
     )
 
 

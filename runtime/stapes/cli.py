@@ -133,6 +133,8 @@ def _describe(manifest: Manifest) -> dict[str, str]:
         "source": f"{made.source} ({made.model_type}){f' at {made.revision}' if made.revision else ''}",
         "made by": " ".join(f"{tool} {number}" for tool, number in made.tools.items()),
     }
+    if made.options:
+        rows["options"] = " ".join(f"{name}={value}" for name, value in made.options.items())
     if parity := manifest.parity:
         rows["parity"] = (
             f"logits within {parity.max_difference:g} of the checkpoint's, same top label on {parity.agreement:.1%} of "

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from optimum.utils import ASTDummyAudioInputGenerator
 from torch import Tensor, nn
 
-from stapes_export.families.family import Family
+from stapes_export.families.family import Family, example_features
 
 
 class Spectrogram(nn.Module):
@@ -22,8 +21,8 @@ class Spectrogram(nn.Module):
 
 AUDIO_SPECTROGRAM_TRANSFORMER = Family(
     model_type="audio-spectrogram-transformer",
-    adapt=Spectrogram,
+    adapt=lambda model, layer_sum: Spectrogram(model),
     min_samples=lambda config: 400,  # one frame; with fewer samples the extractor returns padding alone
     dynamic_time=False,
-    inputs=ASTDummyAudioInputGenerator,
+    example=lambda config: example_features(config, config.max_length, config.num_mel_bins),
 )

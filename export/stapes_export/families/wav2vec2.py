@@ -5,22 +5,12 @@ from typing import Any
 from torch import nn
 
 from stapes_export.families.family import Family
-from stapes_export.surgery.speech import ConvEncoder, Head, SpeechClassifier, Transformer, receptive_field
+from stapes_export.layer_sum import LayerSum
+from stapes_export.surgery.speech import Transformer, shortest_clip, speech_classifier
 
 
-def adapt(model: Any) -> nn.Module:
-    config, base = model.config, model.wav2vec2
-    return SpeechClassifier(
-        ConvEncoder(base.feature_extractor.conv_layers, config.conv_kernel, config.conv_stride),
-        base.feature_projection,
-        Transformer(base.encoder, config.do_stable_layer_norm),
-        Head(model),
-    )
+def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
+    return speech_classifier(model, Transformer(model.base_model.encoder, model.config, layer_sum))
 
 
-WAV2VEC2 = Family(
-    model_type="wav2vec2",
-    adapt=adapt,
-    min_samples=lambda config: receptive_field(config.conv_kernel, config.conv_stride),
-    dynamic_time=True,
-)
+WAV2VEC2 = Family("wav2vec2", adapt, shortest_clip, dynamic_time=True)

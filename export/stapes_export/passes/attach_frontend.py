@@ -12,7 +12,7 @@ import onnx_ir as ir
 from stapes.frontend.steps import fold
 from stapes_export.artifact import FRONTEND, Artifact
 from stapes_export.emitter import Emitter
-from stapes_export.lower import lower
+from stapes_export.lower import Rows, lower
 
 WAVEFORM, LENGTHS, LOGITS = "waveform", "lengths", "logits"
 
@@ -33,13 +33,13 @@ def attach_frontend(artifact: Artifact) -> Artifact:
     padded = emit.op("Pad", waveform, emit.op("Concat", emit.ints(0, 0, 0), gap, axis=0))
     silent = emit.op("Where", emit.real(padded, within), padded, emit.number(0))
     computed = emit.op("Max", within, shortest)  # too short a row is computed as silence and answered with NaN
-    lowered, lowered_lengths = lower(fold(frontend.steps), emit, silent, computed)
+    lowered = lower(fold(frontend.steps), emit, Rows(silent, computed))
     before = emit.nodes
     enough = emit.op("Unsqueeze", emit.op("GreaterOrEqual", within, shortest), emit.ints(1))
     logits = emit.op("Where", enough, model_logits, emit.number(math.nan))
     after = emit.nodes[len(before) :]
 
-    ir.convenience.replace_all_uses_with([features, frame_lengths], [lowered, lowered_lengths])
+    ir.convenience.replace_all_uses_with([features, frame_lengths], [lowered.values, lowered.lengths])
     graph.insert_before(graph[0], before)
     graph.extend(after)
     emit.register(graph)

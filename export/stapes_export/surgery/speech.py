@@ -5,17 +5,15 @@
 transformers gives the same for a single clip; its own batches leak between rows, in some families even with a mask.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stapes_export.layer_sum import LayerSum
 from stapes_export.surgery.masking import MaskedGroupNorm, attention_bias, masked_mean, real_frames, zeroed
-
-Encode = Callable[[Tensor, Tensor], list[Tensor]]
-"""(hidden (batch, frames, channels), real (batch, frames)) -> the encoder's states: the input of each layer, then the last output."""
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
@@ -51,26 +49,76 @@ class ConvEncoder(nn.Module):
         return hidden.transpose(1, 2), real_frames(lengths, hidden.shape[2], *self.reach[-1])
 
 
-class Transformer(nn.Module):
-    """An encoder with a positional convolution in front, in its two orders of layer norm."""
+class Positions(nn.Module):
+    """A positional convolution: (batch, frames, channels) -> the same, to be added. It reads across a row's end, so zeros stand there."""
 
-    def __init__(self, encoder: Any, stable: bool) -> None:
-        """`stable`: the layers normalise their input, and one more norm follows the last (do_stable_layer_norm)."""
+    def __init__(self, embedding: Any) -> None:
         super().__init__()
-        self.position, self.norm, self.layers, self.stable = encoder.pos_conv_embed, encoder.layer_norm, encoder.layers, stable
+        self.embedding = embedding
 
-    def forward(self, hidden: Tensor, real: Tensor) -> list[Tensor]:
-        hidden = zeroed(hidden, real)  # the positional convolution reads across a row's end
-        hidden = hidden + self.position(hidden)
+    def forward(self, hidden: Tensor, real: Tensor) -> Tensor:
+        positions: Tensor = self.embedding(zeroed(hidden, real))
+        return positions
+
+
+class StackedPositions(nn.Module):
+    """Several positional convolutions one behind the other; each reads across a row's end, so each gets zeros there."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, hidden: Tensor, real: Tensor) -> Tensor:
+        for layer in self.layers:
+            hidden = layer(zeroed(hidden, real).transpose(1, 2)).transpose(1, 2)
+        return hidden
+
+
+class NormalizedPositions(nn.Module):
+    """A batch norm, then a positional convolution: the zeros belong between the two."""
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self.norm, self.embedding = embedding.batch_norm, embedding
+        embedding.batch_norm = None
+
+    def forward(self, hidden: Tensor, real: Tensor) -> Tensor:
+        normalized = self.norm(hidden.transpose(1, 2)).transpose(1, 2)
+        positions: Tensor = self.embedding(zeroed(normalized, real))
+        return positions
+
+
+class Transformer(nn.Module):
+    """An encoder with a positional convolution in front, in its two orders of layer norm.
+
+    `do_stable_layer_norm`: the layers normalise their input, and one more norm follows the last.
+
+    (batch, frames, channels), real frames (batch, frames) -> the encoder's states (the input of each layer, then the last output) and
+    which of their frames are real.
+    """
+
+    def __init__(self, encoder: Any, config: Any, layer_sum: LayerSum, position: nn.Module | None = None) -> None:
+        super().__init__()
+        self.position = position or Positions(encoder.pos_conv_embed)
+        self.norm, self.layers = encoder.layer_norm, encoder.layers
+        self.stable = getattr(config, "do_stable_layer_norm", False)
+        self.sum_before_norm = config.use_weighted_layer_sum and layer_sum == "v5"
+
+    def forward(self, hidden: Tensor, real: Tensor) -> tuple[list[Tensor], Tensor]:
+        hidden = zeroed(hidden, real)
+        hidden = hidden + self.position(hidden, real)
         if not self.stable:
             hidden = self.norm(hidden)
-        bias = attention_bias(real, hidden.dtype)
+        states = self.run_layers(hidden, attention_bias(real, hidden.dtype))
+        if self.stable and not self.sum_before_norm:
+            states[-1] = self.norm(states[-1])
+        return states, real
+
+    def run_layers(self, hidden: Tensor, bias: Tensor) -> list[Tensor]:
+        """Every state, given what is added to the attention scores."""
         states = [hidden]
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask=bias)
-            states.append(hidden)
-        if self.stable:
-            states[-1] = self.norm(hidden)  # the weighted sum was trained on the normalised last state
+            states.append(layer(states[-1], attention_mask=bias))
         return states
 
 
@@ -82,18 +130,19 @@ class Head(nn.Module):
         self.projector, self.classifier = model.projector, model.classifier
         self.layer_weights = model.layer_weights if model.config.use_weighted_layer_sum else None
 
-    def forward(self, states: list[Tensor], real: Tensor) -> Tensor:
-        if self.layer_weights is None:
-            hidden = states[-1]
-        else:
+    def forward(self, states: list[Tensor], real: Tensor | None) -> Tensor:
+        """`real`: which frames count, (batch, frames); all where None."""
+        hidden = states[-1]
+        if self.layer_weights is not None:
             weights = torch.softmax(self.layer_weights, 0)
-            hidden = sum((weight * state for weight, state in zip(weights, states, strict=True)), torch.zeros(()))
-        logits: Tensor = self.classifier(self.projector(masked_mean(hidden, real)))
+            hidden = torch.stack([weight * state for weight, state in zip(weights, states, strict=True)]).sum(0)
+        pooled = hidden.mean(1) if real is None else masked_mean(hidden, real)
+        logits: Tensor = self.classifier(self.projector(pooled))
         return logits
 
 
 class SpeechClassifier(nn.Module):
-    """The whole model: features (batch, samples), lengths (batch,) -> logits (batch, labels)."""
+    """The whole model: features (batch, time, ...), lengths (batch,) -> logits (batch, labels)."""
 
     def __init__(self, conv: nn.Module, projection: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -104,5 +153,17 @@ class SpeechClassifier(nn.Module):
         projected = self.projection(hidden)
         if isinstance(projected, tuple):  # some families also return what the pretraining loss needs
             projected = projected[0]
-        logits: Tensor = self.head(self.encoder(projected, real), real)
+        logits: Tensor = self.head(*self.encoder(projected, real))
         return logits
+
+
+def speech_classifier(model: Any, encoder: nn.Module, projection: nn.Module | None = None) -> SpeechClassifier:
+    """A classifier of transformers around another encoder; its convolutions, projection and head stay."""
+    config, base = model.config, model.base_model
+    conv = ConvEncoder(base.feature_extractor.conv_layers, config.conv_kernel, config.conv_stride)
+    return SpeechClassifier(conv, projection or base.feature_projection, encoder, Head(model))
+
+
+def shortest_clip(config: Any) -> int:
+    """Samples that give one frame: the fewest for which a speech model answers."""
+    return receptive_field(config.conv_kernel, config.conv_stride)

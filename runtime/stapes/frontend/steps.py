@@ -8,7 +8,7 @@ folded into one product.
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,12 +89,23 @@ class PreEmphasis(_SameLength):
 
 @dataclass(frozen=True)
 class Hann(_SameLength):
-    """Each frame times a symmetric Hann window of its size."""
+    """Each frame times a Hann window of its size; see `constants.hann`."""
+
+    periodic: bool = False
+    linear: ClassVar[bool] = True
+
+    def __call__(self, x: Array) -> Array:
+        return x * constants.hann(x.shape[-1], self.periodic)
+
+
+@dataclass(frozen=True)
+class Povey(_SameLength):
+    """Each frame times Kaldi's own window of its size."""
 
     linear: ClassVar[bool] = True
 
     def __call__(self, x: Array) -> Array:
-        return x * constants.hann(x.shape[-1])
+        return x * constants.povey(x.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -140,12 +151,85 @@ class MelBank(_SameLength):
 
 @dataclass(frozen=True)
 class Log(_SameLength):
-    """ln(max(x, floor))."""
+    """log(max(x, floor)), natural or to base 10."""
 
     floor: float
+    base: Literal["e", "10"] = "e"
 
     def __call__(self, x: Array) -> Array:
-        return np.log(np.maximum(x, self.floor))
+        x = np.maximum(x, self.floor)
+        return np.log(x) if self.base == "e" else np.log10(x)
+
+
+@dataclass(frozen=True)
+class RangeBelowMax(_SameLength):
+    """Everything lower than the clip's maximum minus `range` is raised to that."""
+
+    range: float
+
+    def __call__(self, x: Array) -> Array:
+        return np.asarray(np.maximum(x, x.max() - self.range))
+
+
+@dataclass(frozen=True)
+class NormalizeBins(_SameLength):
+    """(frames, bins) -> the same: each bin's mean over time removed, divided by sqrt(variance + epsilon), the variance by frames - 1."""
+
+    epsilon: float
+
+    def __call__(self, x: Array) -> Array:
+        return np.asarray((x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + self.epsilon))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """(frames, bins) -> (ceil(frames / count), count * bins): neighbours side by side, `value` where the last lack one.
+
+    Such an incomplete last one does not count as real: the model masks it.
+    """
+
+    count: int
+    value: float
+    linear: ClassVar[bool] = False
+
+    def __call__(self, x: Array) -> Array:
+        padded = np.pad(x, ((0, -len(x) % self.count), (0, 0)), constant_values=self.value)
+        return padded.reshape(-1, self.count * x.shape[1])
+
+    def length(self, n: int) -> int:
+        return n // self.count
+
+
+@dataclass(frozen=True)
+class Transpose(_SameLength):
+    """(frames, bins) -> (bins, frames): the last step where a model reads time on its last axis."""
+
+    def __call__(self, x: Array) -> Array:
+        return x.T
+
+
+@dataclass(frozen=True)
+class Scale(_SameLength):
+    """x times a constant."""
+
+    factor: float
+
+    def __call__(self, x: Array) -> Array:
+        return x * self.factor
+
+
+@dataclass(frozen=True)
+class ReflectPad:
+    """(n,) -> (n + 2 * size,): the samples next to each end again, mirrored at it."""
+
+    size: int
+    linear: ClassVar[bool] = False
+
+    def __call__(self, x: Array) -> Array:
+        return np.pad(x, self.size, mode="reflect")
+
+    def length(self, n: int) -> int:
+        return n + 2 * self.size
 
 
 @dataclass(frozen=True)
@@ -194,12 +278,19 @@ STEPS: dict[str, type[Step]] = {
         Hann,
         Log,
         MelBank,
+        NormalizeBins,
         PadOrTrim,
+        Povey,
         Power,
         PreEmphasis,
+        RangeBelowMax,
         RealDft,
+        ReflectPad,
         RemoveMean,
+        Scale,
+        Stack,
         Standardize,
+        Transpose,
         ZeroMeanUnitVariance,
     )
 }
