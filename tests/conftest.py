@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run the slow tests too")
+    parser.addoption("--full", action="store_true", help="run the slow tests too, and the whole product of the matrix")
+    parser.addoption("--parity", type=Path, metavar="FILE", help="write the matrix's largest differences as a table")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,6 +43,39 @@ def shared() -> Path:
 def checkpoint() -> Path:
     """The trained checkpoint that the embedded model was made from."""
     return ROOT / "tests" / "checkpoints" / "wav2vec2-ks12"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if path := config.getoption("--parity"):
+        passed = terminalreporter.getreports("passed")
+        cells = [value for report in passed for name, value in report.user_properties if name == "parity"]
+        path.write_text(parity_table(cells, whole=config.getoption("--full")))
+
+
+def parity_table(cells: list[dict[str, Any]], whole: bool) -> str:
+    """The largest differences of the matrix by architecture and option, as a page of documentation."""
+    rows = []
+    for model_type in sorted({cell["model_type"] for cell in cells}):
+        own = [cell for cell in cells if cell["model_type"] == model_type]
+        rows.append((f"**{model_type}**", f"all {len(own)} cells", own))
+        values = sorted({(name, str(value)) for cell in own for name, value in cell["cell"].items()})
+        rows += [("", f"{name} = {value}", [c for c in own if str(c["cell"][name]) == value]) for name, value in values]
+    table = "".join(
+        f"| {model} | {option} | {max(c['difference'] for c in own):.1e} | {max(c['neighbours'] for c in own):.1e} |\n"
+        for model, option, own in rows
+    )
+    extent = "the whole product of the options" if whole else "a pairwise cover: every pair of option values meets at least once"
+    return f"""# Parity with transformers
+
+Largest difference of a logit between the fp32 artifact and transformers in torch, in units of max(1, largest logit of the clip), over
+clips of {{minimum, minimum + 1, 16000, 16122, 80000}} samples of noise and random weights; and between a clip alone and in a ragged batch
+of three with NaN behind each row. The budgets are 1e-4 and 1e-5. {len(cells)} cells, {extent}.
+
+Made by `pytest tests/export/test_matrix.py --parity docs/parity.md` (with `--full`: the whole product).
+
+| architecture | option | against transformers | alone against batched |
+|---|---|---|---|
+{table}"""
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -75,8 +75,8 @@ WAVEFORM = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize"
 
 EXTRACTORS: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": {"feature_extractor_type": "ASTFeatureExtractor", "max_length": 60, "num_mel_bins": 48},
-    "wav2vec2-bert": {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "padding_value": 1},
-    "whisper": {"feature_extractor_type": "WhisperFeatureExtractor"},
+    "wav2vec2-bert": {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": 80, "padding_value": 1},
+    "whisper": {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80},
 }
 
 
@@ -94,7 +94,7 @@ def make(folder: Path, model_type: str, labels: tuple[str, ...] = ("one", "two",
             if weight.ndim > 1 and "original0" not in name:  # norms keep their ones, the weight norm its length
                 weight.normal_(0, SPREAD)
     model.to(dtype).save_pretrained(folder)
-    extractor = EXTRACTORS.get(model_type, WAVEFORM) | {"sampling_rate": 16000, "feature_size": options.get("num_mel_bins", 1)}
+    extractor = EXTRACTORS.get(model_type, WAVEFORM) | {"sampling_rate": 16000}
     if mask is not None:
         extractor["return_attention_mask"] = mask
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor))

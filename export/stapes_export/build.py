@@ -9,27 +9,35 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
 from stapes.bundle import KEY, Activation, Golden, Manifest, Provenance
 from stapes.errors import CheckpointError, ExportError
 from stapes.frontend import Frontend, huggingface
-from stapes_export import diagnose, passes
+from stapes_export import diagnose, lock, passes
 from stapes_export.artifact import Artifact
-from stapes_export.calibrate import recordings
+from stapes_export.calibrate import accuracy, recordings
 from stapes_export.families import FAMILIES, Family
-from stapes_export.fetch import Checkpoint, fetch
+from stapes_export.fetch import Checkpoint, fetch, fetch_locked
 from stapes_export.layer_sum import LayerSum
 from stapes_export.layer_sum import differs as layer_sum_differs
 from stapes_export.recipes import RECIPES
 from stapes_export.surgery.weight_norm import fold_weight_norm
+from stapes_export.targets import hub
 from stapes_export.trace import trace
 from stapes_export.verify import Reference, Report, golden_clips, golden_logits, verify
 
 GOLDEN_SECONDS = 1.0
+
+Layout = Literal["file", "hub"]
+"""One self-contained file, or the directory that optimum and transformers.js read; see targets/hub.py."""
+
+INLINE_LIMIT = 1_500_000_000
+"""Bytes of weights that stay in the file: protobuf ends at 2 GB, and mapped files load faster long before."""
 
 TOOLS = ("stapes", "torch", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy")
 """What the bytes of an artifact depend on."""
@@ -43,40 +51,68 @@ def export(
     revision: str | None = None,
     calibration: Path | None = None,
     layer_sum: LayerSum = "v4",
+    head: str | None = None,
+    lock_file: Path = Path(lock.FILE),
+    external_data: bool = False,
+    layout: Layout = "file",
 ) -> Report:
-    """Export the checkpoint `source` (a folder or a hub id) to the file `out`; progress goes to stderr.
+    """Export the checkpoint `source` (a name in `lock_file`, a folder or a hub id) to `out`; progress goes to stderr.
 
-    `calibration`: a folder of recordings that verification runs on; the golden signal where None. `layer_sum`: see layer_sum.py. The
-    file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the
-    artifact answers otherwise.
+    `layout`: one self-contained file, or the directory of targets/hub.py, where fp32 stands beside `precision`.
+
+    `calibration`: a folder of recordings that verification runs on; the golden signal where None. `layer_sum`: see layer_sum.py.
+    `head`: a name of heads.HEADS. `external_data`: weights beside the file in `out`.data, as happens from 1.5 GB on. The file appears
+    whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the artifact answers
+    otherwise.
     """
     recipe = RECIPES[precision]
     if not out.parent.is_dir():
         raise ExportError(f"no folder {out.parent} to write {out.name} into; make it first")
+    if layout == "hub":
+        hub.check(out)
     with _stage("fetch"):
-        checkpoint = fetch(source, revision)
+        entry = lock.read(lock_file).get(source)
+        if entry is not None and revision not in (None, entry.revision):
+            raise CheckpointError(f"{source} is pinned to {entry.revision or entry.source} by {lock_file}; leave --revision out")
+        checkpoint = fetch_locked(entry, lock_file.parent) if entry else fetch(source, revision)
         family = _family(checkpoint)
     with _stage("load"):
-        model = diagnose.load(checkpoint)
-        reference = Reference.of(checkpoint, diagnose.load(checkpoint), layer_sum)  # its own module: tracing alters the other
+        try:
+            model = diagnose.load(checkpoint, head)
+        except diagnose.UndecidedHead as error:
+            raise _tried(checkpoint, error, calibration) from error
+        reference = Reference.of(checkpoint, diagnose.load(checkpoint, head), layer_sum)  # its own module: tracing alters the other
         options: dict[str, str] = {"layer_sum": layer_sum} if layer_sum_differs(model.config) else {}
+        options |= {"head": head} if head else {}
         manifest = _manifest(checkpoint, model.config, family, precision, options)
         clips = recordings(calibration, manifest.rate, manifest.labels) if calibration else golden_clips(manifest, GOLDEN_SECONDS)
     with _stage("trace"):
         fold_weight_norm(model)
         shortest = manifest.frontend.length(manifest.frontend.min_samples)
         traced = trace(family.adapt(model, layer_sum), family, model.config, shortest)
+    if layout == "hub":
+        return hub.build(
+            out,
+            Artifact(traced, manifest),
+            checkpoint,
+            precision,
+            reference=reference,
+            clips=clips,
+            golden_seconds=GOLDEN_SECONDS,
+            save=lambda artifact, path: _save(artifact, path, external_data),
+            progress=lambda each: tqdm(each, "verify", file=sys.stderr),
+        )
     with _stage(precision):
         artifact = passes.run(recipe.passes, Artifact(traced, manifest))
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
         draft = Path(folder) / "draft.onnx"
-        draft.write_bytes(_bytes(artifact))
+        _save(artifact, draft, external_data)
         logits = golden_logits(draft, GOLDEN_SECONDS)
         report = verify(draft, reference, recipe, clips, lambda each: tqdm(each, "verify", file=sys.stderr))
     golden = Golden(GOLDEN_SECONDS, logits, recipe.golden_tolerance * max(1.0, *map(abs, logits)))
     with _stage("save"):
         final = replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity))
-        _write(out, _bytes(final))
+        _write(out, final, external_data)
     return report
 
 
@@ -96,6 +132,23 @@ def _family(checkpoint: Checkpoint) -> Family:
     raise CheckpointError(f"{checkpoint.name} has model_type {model_type!r}; stapes exports {known}")
 
 
+def _tried(checkpoint: Checkpoint, error: diagnose.UndecidedHead, calibration: Path | None) -> CheckpointError:
+    """The error, with each head's accuracy where there are labelled clips to try them on."""
+    if calibration is None:
+        return error
+    accuracies = {}
+    for name in error.names:
+        reference = Reference.of(checkpoint, diagnose.load(checkpoint, name))
+        config: Any = reference.model.config
+        labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+        clips = recordings(calibration, reference.extractor.sampling_rate, labels)
+        right = accuracy(np.stack([reference(clip.samples) for clip in clips]), clips, labels)
+        if right is None:
+            return CheckpointError(f"{error}; no clip below {calibration} lies in a folder named as one of its labels")
+        accuracies[name] = f"{name} is right on {right:.1%} of {sum(clip.label is not None for clip in clips)} labelled clips"
+    return CheckpointError(f"{error}. Tried here: {'; '.join(accuracies.values())}")
+
+
 def _manifest(checkpoint: Checkpoint, config: Any, family: Family, precision: str, options: dict[str, str]) -> Manifest:
     frontend = huggingface.build(checkpoint.preprocessor)
     shortest = max(frontend.min_samples, family.min_samples(config))
@@ -104,7 +157,7 @@ def _manifest(checkpoint: Checkpoint, config: Any, family: Family, precision: st
         name=checkpoint.name,
         rate=frontend.rate,
         labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
-        activation=_activation(config.problem_type),
+        activation=_activation(config.problem_type, checkpoint.config.get("finetuning_task")),
         frontend=frontend,
         frontend_in_graph=False,
         needs=(),
@@ -128,15 +181,15 @@ def _version(tool: str) -> str:
         return version(f"{tool}-gpu")  # ONNX Runtime with CUDA is a distribution of its own
 
 
-def _activation(problem_type: str | None) -> Activation:
-    if problem_type == "regression":
+def _activation(problem_type: str | None, finetuning_task: str | None) -> Activation:
+    if problem_type == "regression" or finetuning_task == "wav2vec2_reg":  # the second is how the code before transformers' own said it
         return "none"
     return "sigmoid" if problem_type == "multi_label_classification" else "softmax"
 
 
-def _bytes(artifact: Artifact) -> bytes:
-    manifest = artifact.manifest
-    model = artifact.model
+def _save(artifact: Artifact, path: Path, external_data: bool) -> list[Path]:
+    """Write the artifact to `path`; its files. Weights of INLINE_LIMIT bytes or more go to a file beside it, which hosts map."""
+    manifest, model = artifact.manifest, artifact.model
     model.producer_name, model.producer_version = "stapes", version("stapes")
     model.metadata_props.update(
         {
@@ -145,20 +198,22 @@ def _bytes(artifact: Artifact) -> bytes:
             "sampling_rate": str(manifest.rate),
         }
     )
-    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    return content
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if external_data or weights >= INLINE_LIMIT:
+        data = path.with_name(f"{path.name}.data")
+        ir.save(model, path, external_data=data.name, size_threshold_bytes=1024)
+        return [data, path]
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    return [path]
 
 
-def _write(out: Path, content: bytes) -> None:
-    """All of it or nothing, under that name: a killed export leaves no half file."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+def _write(out: Path, artifact: Artifact, external_data: bool) -> None:
+    """All of it or nothing, under that name: a killed export leaves no half file. The data comes before the graph that names it."""
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            for file in _save(artifact, Path(folder) / out.name, external_data):
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+                file.replace(out.with_name(file.name))
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

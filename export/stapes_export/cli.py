@@ -10,21 +10,31 @@ from pathlib import Path
 
 from stapes.errors import MissingExtra
 
-PRECISIONS = ("fp32", "int8", "int8-portable")
+HEADS = ("dense-tanh-out-proj", "dense-output", "dense-tanh-output")
+LAYOUTS = ("file", "hub")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-portable")
 
 
 def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     """Export a Hugging Face checkpoint to one self-contained ONNX file."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint's folder, or a hub id such as owner/name")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write; with --layout hub the directory")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="default: fp32; int8-portable is exact on every CPU, int8 needs VNNI"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="fp16 is for CUDA, int8 for CPUs with VNNI, AMX or the Arm dot product, int8-portable for every CPU (default: fp32)",
+    )
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="file", help="hub: the directory that optimum and transformers.js read (default: file)"
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub (default: main)")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="recordings to verify on, one folder a label (default: a test signal)"
     )
 
+    parser.add_argument("--external-data", action="store_true", help="weights beside the file, in OUT.data (always from 1.5 GB on)")
+    parser.add_argument("--head", choices=HEADS, metavar="NAME", help=f"a head that is not transformers' own: {', '.join(HEADS)}")
     parser.add_argument(
         "--layer-sum",
         choices=("v4", "v5"),
@@ -45,10 +55,14 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
             revision=options.revision,
             calibration=options.calibration,
             layer_sum=options.layer_sum,
+            head=options.head,
+            external_data=options.external_data,
+            layout=options.layout,
         )
         parity = report.parity
+        size = sum(file.stat().st_size for file in ([options.out] if options.out.is_file() else options.out.rglob("*.onnx")))
         print(
-            f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; logits within {parity.max_difference:g} of the checkpoint's, "
+            f"{options.out}: {size / 1e6:.1f} MB; logits within {parity.max_difference:g} of the checkpoint's, "
             f"same top label on {parity.agreement:.1%} of {parity.clips} {parity.signal} clips",
             file=sys.stderr,
         )
@@ -57,3 +71,75 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
         return 0
 
     return run
+
+
+def lock(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Pin checkpoints and the artifacts made from them in models.lock."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    parser.add_argument("--lock", type=Path, default=Path("models.lock"), metavar="FILE", help="default: models.lock here")
+
+    add = actions.add_parser("add", help="pin a checkpoint's files")
+    add.add_argument("source", metavar="SOURCE[@REVISION]", help="a hub id, or a folder beside the lock file")
+    add.add_argument("--name", help="default: the last part of the id")
+    add.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the artifact that -o names (default: fp32)")
+    add.add_argument("-o", "--out", metavar="OUT", help="an artifact that stapes lock sync makes, relative to the lock file")
+    add.set_defaults(action=_lock_add)
+    for action, summary, function in (
+        ("verify", "check every pinned file at both ends", _lock_verify),
+        ("sync", "make the artifacts that are not what the lock says", _lock_sync),
+        ("list", "print what is pinned", _lock_list),
+    ):
+        one = actions.add_parser(action, help=summary)
+        one.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+        one.set_defaults(action=function)
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            import stapes_export.pinning  # noqa: F401 (whether the extra is there)
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"stapes lock needs {error.name}: pip install 'stapes[cpu,export]'") from error
+        status: int = options.action(options)
+        return status
+
+    return run
+
+
+def _lock_add(options: argparse.Namespace) -> int:
+    from stapes_export import pinning
+    from stapes_export.lock import LockedArtifact
+
+    source, _, revision = options.source.partition("@")
+    artifacts = [LockedArtifact(options.out, options.precision)] if options.out else []
+    entry = pinning.add(options.lock, source, revision or None, options.name, artifacts)
+    print(f"{entry.name}: {entry.source}{f' at {entry.revision}' if entry.revision else ''}, {len(entry.files)} files", file=sys.stderr)
+    return 0
+
+
+def _lock_verify(options: argparse.Namespace) -> int:
+    from stapes_export import pinning
+
+    wrong = 0
+    for name, problem in pinning.verify(options.lock, options.names):
+        wrong += problem is not None
+        print(f"{name}  {problem or 'as pinned'}", file=sys.stderr if problem else sys.stdout)
+    return 1 if wrong else 0
+
+
+def _lock_sync(options: argparse.Namespace) -> int:
+    from stapes_export import pinning
+
+    for path in pinning.sync(options.lock, options.names):
+        print(path)
+    return 0
+
+
+def _lock_list(options: argparse.Namespace) -> int:
+    from stapes_export.lock import read
+
+    for entry in read(options.lock).values():
+        if not options.names or entry.name in options.names:
+            size = sum(pin.size for pin in entry.files.values()) / 1e6
+            print(f"{entry.name}  {entry.source}{f'@{entry.revision}' if entry.revision else ''}  {size:.1f} MB")
+            for one in entry.artifacts:
+                print(f"  {one.path}  {one.precision}  {f'{one.pin.size / 1e6:.1f} MB' if one.pin else 'not made yet'}")
+    return 0

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stapes.errors import CheckpointError
+from stapes_export.lock import FILE, LockEntry, Pin
 
-CONFIGS = ("config.json", "preprocessor_config.json")
+CONFIG = "config.json"
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
+"""Where the feature extractor may be described, best first; in the second it is nested under `feature_extractor`."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where weights may lie, best first; an index names the shards beside it."""
 
@@ -31,12 +34,14 @@ class Checkpoint:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """config.json."""
-        return _json(self.path / "config.json")
+        return _json(self.path / CONFIG)
 
     @cached_property
     def preprocessor(self) -> Mapping[str, Any]:
-        """preprocessor_config.json."""
-        return _json(self.path / "preprocessor_config.json")
+        """The feature extractor's description."""
+        name = next(name for name in EXTRACTORS if name in self.files)
+        content = _json(self.path / name)
+        return content if name == EXTRACTORS[0] else content.get("feature_extractor", {})
 
     @cached_property
     def sha256(self) -> Mapping[str, str]:
@@ -59,6 +64,28 @@ def fetch(source: str, revision: str | None = None) -> Checkpoint:
     return _download(source, revision)
 
 
+def fetch_locked(entry: LockEntry, root: Path) -> Checkpoint:
+    """Exactly the files that the lock pins; `root`: the folder of the lock file. CheckpointError names a file that differs."""
+    source = entry.source if entry.revision else str(root / entry.source)
+    checkpoint = fetch(source, entry.revision)
+    for name, pinned in sorted(entry.files.items()):
+        path = checkpoint.path / name
+        if not path.is_file():
+            raise CheckpointError(f"{entry.source} has no {name}, which {FILE} pins for {entry.name}")
+        found = pin(path)
+        if found != pinned:
+            raise CheckpointError(
+                f"{name} of {entry.source} is not the file that {FILE} pins for {entry.name}: sha256 {found.sha256} instead of "
+                f"{pinned.sha256}; fetch it anew, or pin this one with stapes lock add"
+            )
+    return replace(checkpoint, files=tuple(sorted(entry.files)))
+
+
+def pin(path: Path) -> Pin:
+    """What a lock says of this file."""
+    return Pin(sha256(path), path.stat().st_size)
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256, 64 hexadecimal digits."""
     with path.open("rb") as file:
@@ -66,13 +93,34 @@ def sha256(path: Path) -> str:
 
 
 def _files(folder: Path, source: str) -> tuple[str, ...]:
-    weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
-    absent = [name for name in CONFIGS if not (folder / name).is_file()]
-    if weights is None:
-        absent.append(WEIGHTS[0])
-    if weights is None or absent:
+    if (folder / CONFIG).is_file():
+        _refuse_foreign(_json(folder / CONFIG), source)
+    if (folder / "hyperparams.yaml").is_file():
+        raise CheckpointError(SPEECHBRAIN.format(source))
+    found = {first: _first(folder, names) for first, names in ((CONFIG, (CONFIG,)), (EXTRACTORS[0], EXTRACTORS), (WEIGHTS[0], WEIGHTS))}
+    if absent := [first for first, name in found.items() if name is None]:
         raise CheckpointError(f"{source} is no checkpoint of an audio classifier: it has no {', no '.join(absent)}")
-    return tuple(sorted({*CONFIGS, weights, *_shards(folder / weights)}))
+    names = {name for name in found.values() if name is not None}
+    shards = {shard for name in names if name in WEIGHTS for shard in _shards(folder / name)}
+    if lost := sorted(shard for shard in shards if not (folder / shard).is_file()):
+        raise CheckpointError(f"{source} lacks {', '.join(lost)}, which its index names")
+    return tuple(sorted(names | shards))
+
+
+SPEECHBRAIN = "{} is a SpeechBrain model (hyperparams.yaml), not one of transformers; stapes exports transformers' audio classifiers"
+
+
+def _refuse_foreign(config: Mapping[str, Any], source: str) -> None:
+    if "speechbrain_interface" in config:
+        raise CheckpointError(SPEECHBRAIN.format(source))
+    if "auto_map" in config:
+        raise CheckpointError(f"{source} brings its own model code (auto_map in config.json), which stapes does not run")
+    if not config.get("model_type"):
+        raise CheckpointError(f"config.json of {source} has no model_type, so nothing says which architecture it is")
+
+
+def _first(folder: Path, names: Iterable[str]) -> str | None:
+    return next((name for name in names if (folder / name).is_file()), None)
 
 
 def _shards(weights: Path) -> set[str]:
@@ -100,23 +148,27 @@ def _download(repo: str, revision: str | None) -> Checkpoint:
         asked = name
         return Path(hub.hf_hub_download(repo, name, revision=at))
 
-    try:
-        config = get("config.json", revision)
-        commit = config.parent.name  # the cache keeps a folder a commit: every other file comes from the same one
-        for name in CONFIGS[1:]:
-            get(name, commit)
-        for name in WEIGHTS:
+    def get_first(names: Iterable[str], at: str) -> Path | None:
+        for name in names:
             try:
-                weights = get(name, commit)
+                return get(name, at)
             except errors.RemoteEntryNotFoundError:
                 continue
             except errors.LocalEntryNotFoundError:
                 if not hub.constants.HF_HUB_OFFLINE:
                     raise  # the connection broke: another name would not mend it
-                continue
-            for shard in sorted(_shards(weights)):
-                get(shard, commit)
-            break
+        return None
+
+    try:
+        config = get(CONFIG, revision)
+        _refuse_foreign(_json(config), repo)
+        commit = config.parent.name  # the cache keeps a folder a commit: every other file comes from the same one
+        get_first(EXTRACTORS, commit)
+        weights = get_first(WEIGHTS, commit)
+        for shard in sorted(_shards(weights)) if weights else ():
+            get(shard, commit)
+    except CheckpointError:
+        raise
     except errors.GatedRepoError as error:
         raise CheckpointError(f"{repo} is gated: accept its terms on the hub and set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stapes_export.passes import Pass
 from stapes_export.passes.attach_frontend import attach_frontend
 from stapes_export.passes.attach_scores import attach_scores
+from stapes_export.passes.half_products import half_products
 from stapes_export.passes.quantize_rows import quantize_rows, quantize_rows_portable
 
 
@@ -25,6 +26,7 @@ FLOAT = (attach_frontend, attach_scores)
 
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe(FLOAT, max_difference=1e-4, batch_difference=1e-5, golden_tolerance=1e-4),
+    "fp16": Recipe((*FLOAT, half_products), max_difference=2e-2, batch_difference=1e-2, golden_tolerance=2e-2),
     "int8": Recipe((*FLOAT, quantize_rows), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
     "int8-portable": Recipe((*FLOAT, quantize_rows_portable), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
 }

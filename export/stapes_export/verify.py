@@ -37,15 +37,16 @@ class Reference:
     layer_sum: LayerSum = "v4"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, model: PreTrainedModel, layer_sum: LayerSum) -> "Reference":
+    def of(cls, checkpoint: Checkpoint, model: PreTrainedModel, layer_sum: LayerSum = "v4") -> "Reference":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "At least one mel filter")  # said of AST's own defaults
             return cls(model, AutoFeatureExtractor.from_pretrained(checkpoint.path, local_files_only=True), layer_sum)
 
     def __call__(self, samples: NDArray[np.float32]) -> Logits:
         """The logits of one clip, (labels,)."""
-        features = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the original remarks on its own ways is nothing that our user can mend
+            features = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
             if self.layer_sum == "v4" and layer_sum_differs(self.model.config):
                 logits = self._sum_behind_norm(features)
             else:
@@ -80,9 +81,9 @@ def golden_clips(manifest: Manifest, seconds: float) -> list[Recording]:
     return [Recording(f"golden signal, {name}", np.ascontiguousarray(samples)) for name, samples in cuts.items()]
 
 
-def golden_logits(path: Path, seconds: float) -> tuple[float, ...]:
+def golden_logits(path: Path, seconds: float, precision: str | None = None) -> tuple[float, ...]:
     """The logits of the golden signal from the artifact at `path` on one thread, rounded to six digits: what other hosts must find."""
-    classifier = load(path, device="cpu", threads=1)
+    classifier = load(path, device="cpu", threads=1, precision=precision)
     signal = golden_signal(seconds, classifier.manifest.rate)
     logits = classifier.logits([Clip(signal, classifier.manifest.rate)])[0]
     return tuple(float(f"{value:.6g}") for value in logits)
@@ -94,12 +95,14 @@ def verify(
     recipe: Recipe,
     clips: list[Recording],
     progress: Callable[[Iterable[Recording]], Iterable[Recording]] = iter,
+    precision: str | None = None,
 ) -> Report:
     """Compare the artifact at `path` with the checkpoint on every clip, alone and in ragged batches.
 
-    Raises ParityError naming the worst clip where a difference is beyond the recipe's budget.
+    `precision`: which graph, where `path` is a directory. Raises ParityError naming the worst clip where a difference is beyond the
+    recipe's budget.
     """
-    classifier = load(path, device="cpu")
+    classifier = load(path, device="cpu", precision=precision)
     expected: list[Logits] = []
     single: list[Logits] = []
     for clip in progress(clips):

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 
-from stapes import __version__
-from stapes.bundle import Manifest, read_manifest
+from stapes import __version__, repository
+from stapes.bundle import Manifest
 from stapes.classifier import DEFAULT_MODEL, Classifier, load
 from stapes.errors import AudioError, InvalidInput, StapesError
 from stapes.formats import FORMATS, Result
@@ -68,14 +68,15 @@ def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: 
 def _classify(parser: argparse.ArgumentParser) -> Run:
     """Print what is heard in each clip."""
     parser.add_argument("clips", nargs="+", metavar="CLIP", help="an audio file; - reads one from standard input")
-    parser.add_argument("-m", "--model", metavar="MODEL", help="a stapes file (default: the embedded model)")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="a stapes file or a model directory (default: the embedded model)")
+    _add_precision(parser)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels a clip (default: 5)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads within an operator (default: one a core)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (default: auto)")
 
     def run(options: argparse.Namespace) -> int:
-        classifier = load(options.model, options.device, options.threads)
+        classifier = load(options.model, options.device, options.threads, options.precision)
         failed = 0
 
         def results() -> Iterator[Result]:
@@ -105,13 +106,15 @@ def _info(parser: argparse.ArgumentParser) -> Run:
     """Print what a model file says of itself."""
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="default: the embedded model")
     parser.add_argument("--json", action="store_true", help="the whole manifest as JSON")
+    _add_precision(parser)
 
     def run(options: argparse.Namespace) -> int:
-        manifest = read_manifest(options.model)
+        found = repository.find(options.model, options.precision)
+        manifest = found.manifest
         if options.json:
             print(json.dumps(json.loads(manifest.to_json()), ensure_ascii=False, indent=2))
             return 0
-        rows = _describe(manifest) | {"size": f"{os.path.getsize(options.model) / 1e6:.1f} MB"}
+        rows = _describe(manifest) | {"size": f"{os.path.getsize(found.file) / 1e6:.1f} MB"}
         width = max(map(len, rows))
         for key, value in rows.items():
             print(f"{key:<{width}}  {value}")
@@ -131,7 +134,7 @@ def _describe(manifest: Manifest) -> dict[str, str]:
         "precision": made.precision,
         "needs": " or ".join(manifest.needs) or "any CPU",
         "source": f"{made.source} ({made.model_type}){f' at {made.revision}' if made.revision else ''}",
-        "made by": " ".join(f"{tool} {number}" for tool, number in made.tools.items()),
+        "made by": " ".join(f"{tool} {number}" for tool, number in made.tools.items()) or "not stated",
     }
     if made.options:
         rows["options"] = " ".join(f"{name}={value}" for name, value in made.options.items())
@@ -141,6 +144,10 @@ def _describe(manifest: Manifest) -> dict[str, str]:
             f"{parity.clips} {parity.signal} clip{'s' if parity.clips > 1 else ''}"
         )
     return rows
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", metavar="P", help="which graph of a model directory: fp32, int8, quantized, … (default: model.onnx)")
 
 
 COMMANDS: dict[str, Command] = {"classify": _classify, "info": _info}

@@ -17,6 +17,16 @@ Array = NDArray[Any]
 CPU_FLAGS = {"vnni": {"avx512_vnni", "avx_vnni"}, "amx": {"amx_int8"}, "dotprod": {"asimddp"}}
 """A manifest's word for a CPU ability -> the flags of /proc/cpuinfo that show it."""
 
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+"""ONNX Runtime's word for the type of an input -> NumPy's, for every type that features or a mask may have."""
+
 
 class Session:
     """A model loaded on one device. Calling `run` from many threads at once is safe."""
@@ -53,7 +63,12 @@ class Session:
         if kind == "cuda" and active[0] != "CUDAExecutionProvider":
             raise DeviceError(_did_not_come_up(device, None))  # ONNX Runtime would go on with the CPU without a word
         self.device = f"cuda:{index}" if active[0] == "CUDAExecutionProvider" else "cpu"
-        self.inputs: tuple[str, ...] = tuple(entry.name for entry in self._session.get_inputs())
+        inputs = self._session.get_inputs()
+        self.inputs: tuple[str, ...] = tuple(entry.name for entry in inputs)
+        self.outputs: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())
+        self.dtypes: dict[str, type[np.generic]] = {entry.name: DTYPES[entry.type] for entry in inputs if entry.type in DTYPES}
+        self.batches = not any(entry.shape and isinstance(entry.shape[0], int) for entry in inputs)
+        """Whether the first axis of every input is free."""
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for these inputs; ModelError where ONNX Runtime refuses them."""

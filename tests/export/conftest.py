@@ -5,10 +5,12 @@ from pathlib import Path
 
 import made_checkpoints
 import pytest
+import torch
 
 from stapes_export.build import export
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+torch.set_num_threads(1)  # the suite runs a worker a core
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_checkpoints
 import numpy as np
 import pytest
 import safetensors.torch
@@ -19,6 +20,7 @@ from stapes_export import cli, verify
 from stapes_export.artifact import Artifact
 from stapes_export.build import export
 from stapes_export.families import FAMILIES
+from stapes_export.heads import HEADS
 from stapes_export.passes import run
 from stapes_export.recipes import RECIPES
 
@@ -62,7 +64,7 @@ def test_a_missing_head_is_refused_and_its_keys_are_listed(made, tmp_path: Path)
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["classifier.output.weight"] = weights.pop("classifier.weight")
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"missing classifier\.weight.*unexpected classifier\.output\.weight"):
+    with pytest.raises(CheckpointError, match=r"missing classifier\.weight.*without a place classifier\.output"):
         export(str(folder), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
 
@@ -141,8 +143,9 @@ def test_the_command_refuses_in_one_sentence(tmp_path: Path, stapes_command):
     assert done.stderr.splitlines()[-1].startswith("stapes: ")
 
 
-def test_the_command_offers_every_recipe():
+def test_the_command_offers_every_recipe_and_head():
     assert set(cli.PRECISIONS) == set(RECIPES)
+    assert set(cli.HEADS) == set(HEADS)
 
 
 def test_every_family_file_is_listed(root: Path):
@@ -181,6 +184,26 @@ def test_weights_in_a_pickle_are_read_as_weights_only(made, tmp_path: Path):
         "preprocessor_config.json",
         "pytorch_model.bin",
     }
+
+
+def test_external_data_lies_beside_the_file_and_answers_the_same(made, tmp_path: Path):
+    export(str(made("wav2vec2")), tmp_path / "inline.onnx")
+    export(str(made("wav2vec2")), tmp_path / "outside.onnx", external_data=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inline.onnx", "outside.onnx", "outside.onnx.data"]
+    assert (tmp_path / "outside.onnx").stat().st_size < (tmp_path / "inline.onnx").stat().st_size
+    clip = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+    answers = [stapes.load(tmp_path / name, device="cpu").logits([clip]) for name in ("inline.onnx", "outside.onnx")]
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_over_two_gigabytes_exports_with_external_data(tmp_path: Path):
+    large = {"hidden_size": 1024, "intermediate_size": 66000, "num_hidden_layers": 4, "num_attention_heads": 16}
+    folder = made_checkpoints.make(tmp_path / "large", "wav2vec2", **large)
+    assert (folder / "model.safetensors").stat().st_size > 2**31
+    export(str(folder), tmp_path / "large.onnx")
+    assert (tmp_path / "large.onnx.data").stat().st_size > 2**31
+    assert stapes.load(tmp_path / "large.onnx", device="cpu").manifest.parity.max_difference <= 1e-4
 
 
 @pytest.mark.parametrize(("value", "rounded"), [(0, 0), (1.2e-7, 2e-7), (0.02, 0.02), (0.0999, 0.1), (3.0001, 4), (9.5, 10)])

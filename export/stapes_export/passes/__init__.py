@@ -32,10 +32,30 @@ def run(passes: Sequence[Pass], artifact: Artifact) -> Artifact:
             artifact = rewrite(artifact)
             RemoveUnusedNodesPass()(artifact.model)
             RemoveUnusedOpsetsPass()(artifact.model)
-            onnx.checker.check_model(ir.to_proto(artifact.model))
+            _check(artifact.model)
         except Exception as error:
             before = f" after {', '.join(done)}" if done else ""
             raise ExportError(f"pass {name} failed{before}: {error}") from error
         done.append(name)
     provenance = replace(artifact.manifest.provenance, passes=(*artifact.manifest.provenance.passes, *done))
     return replace(artifact, manifest=replace(artifact.manifest, provenance=provenance))
+
+
+LARGE = 2**20
+"""Bytes from which on a weight is left out of the check: protobuf refuses messages over 2 GB."""
+
+
+def _check(model: ir.Model) -> None:
+    """ONNX's checker on the graph, large weights standing in as inputs."""
+    graph = model.graph
+    large = [value for value in graph.initializers.values() if value.const_value is not None and value.const_value.nbytes > LARGE]
+    inputs = list(graph.inputs)
+    for value in large:
+        graph.initializers.pop(value.name or "")
+    graph.inputs.extend(large)
+    try:
+        onnx.checker.check_model(ir.to_proto(model))
+    finally:
+        graph.inputs[:] = inputs
+        for value in large:
+            graph.register_initializer(value)

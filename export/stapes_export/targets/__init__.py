@@ -1,0 +1,1 @@
+"""What an artifact is packaged for, one target a file."""

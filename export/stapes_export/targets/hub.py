@@ -1,0 +1,157 @@
+"""The layout that optimum and transformers.js read: graphs from features to logits beside the configs of their checkpoint.
+
+    config.json   preprocessor_config.json   onnx/model.onnx   onnx/model_int8.onnx   onnx/model_quantized.onnx
+
+The frontend stays outside, since those hosts bring their own. The last two files are the same bytes under the names that are asked for:
+transformers.js wants model_quantized.onnx where it runs in WebAssembly.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from stapes.bundle import Golden
+from stapes.errors import ExportError, StapesError
+from stapes_export import passes
+from stapes_export.artifact import Artifact
+from stapes_export.calibrate import Recording
+from stapes_export.fetch import CONFIG, EXTRACTORS, Checkpoint
+from stapes_export.passes import Pass
+from stapes_export.passes.attach_frontend import attach_frontend
+from stapes_export.passes.attach_scores import attach_scores
+from stapes_export.passes.hub_inputs import hub_inputs
+from stapes_export.recipes import RECIPES
+from stapes_export.verify import Reference, Report, golden_logits, verify
+
+FOLDER = "onnx"
+
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "fp32": ("",),
+    "fp16": ("_fp16",),
+    "int8": ("_int8", "_quantized"),
+    "int8-portable": ("_int8", "_quantized"),
+}
+"""precision -> what stands behind `model` in the names of its files."""
+
+INPUTS: dict[str, Callable[[Mapping[str, Any]], tuple[str, bool]]] = {
+    "ASTFeatureExtractor": lambda config: ("input_values", False),
+    "SeamlessM4TFeatureExtractor": lambda config: ("input_features", True),
+    "Wav2Vec2FeatureExtractor": lambda config: ("input_values", bool(config.get("return_attention_mask", False))),
+    "WhisperFeatureExtractor": lambda config: ("input_features", False),  # it may return a mask of samples, which its model ignores
+}
+"""feature_extractor_type -> the name under which it gives the features, and whether a mask for the model comes with them."""
+
+
+def build(
+    out: Path,
+    traced: Artifact,
+    checkpoint: Checkpoint,
+    precision: str,
+    *,
+    reference: Reference,
+    clips: list[Recording],
+    golden_seconds: float,
+    save: Callable[[Artifact, Path], object],
+    progress: Callable[[Iterable[Recording]], Iterable[Recording]] = iter,
+) -> Report:
+    """Write the directory `out` with the graph in fp32 and, where `precision` is another, in that; the report on `precision`.
+
+    Each graph is verified through stapes.load of the directory, which appears whole or not at all. `save` writes an artifact under a
+    name. Raises ExportError, ParityError.
+    """
+    kind = checkpoint.preprocessor["feature_extractor_type"]
+    inputs = hub_inputs(*INPUTS[kind](checkpoint.preprocessor))
+    reports: list[Report] = []
+    with replacing(out) as part:
+        for name, content in _configs(checkpoint, reference.extractor.to_dict()).items():
+            (part / name).write_bytes(content)
+        for name in dict.fromkeys(("fp32", precision)):
+            recipe, (file, *aliases) = RECIPES[name], [part / graph for graph in _graphs(name)]
+            provenance = replace(traced.manifest.provenance, precision=name)
+            copy = ir.from_proto(ir.to_proto(traced.model))  # passes alter the graph they are given
+            artifact = passes.run(_passes(recipe.passes, inputs), Artifact(copy, replace(traced.manifest, provenance=provenance)))
+            save(artifact, file)
+            suffix = SUFFIXES[name][0].removeprefix("_") or "fp32"
+            logits = golden_logits(part, golden_seconds, suffix)
+            report = verify(part, reference, recipe, clips, progress, suffix)
+            golden = Golden(golden_seconds, logits, recipe.golden_tolerance * max(1.0, *map(abs, logits)))
+            save(replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity)), file)
+            for alias in aliases:
+                shutil.copyfile(file, alias)
+            reports.append(report)
+    return reports[-1]
+
+
+def check(out: Path) -> None:
+    """Raises ExportError where `out` is something that must not be replaced: only an empty folder or an earlier hub layout may be."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ExportError(f"{out} is a file; --layout hub writes a directory: name another")
+    graphs = {graph for precision in SUFFIXES for graph in _graphs(precision)}
+    known = {CONFIG, EXTRACTORS[0], FOLDER} | graphs | {f"{graph}.data" for graph in graphs}
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    if foreign := sorted(found - known):
+        raise ExportError(f"{out} holds {foreign[0]}, which is no part of a hub layout; name a new or an empty directory")
+    if found and FOLDER not in found:
+        raise ExportError(f"{out} holds {min(found)} and no graphs, so it is no earlier hub layout; name a new or an empty directory")
+
+
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new directory with an empty onnx/, which becomes `out` when the block ends, and nothing where it fails. Raises ExportError."""
+    check(out)
+    out = out.resolve()
+    part, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        (part / FOLDER).mkdir(parents=True)
+        yield part
+        for path in part.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if out.exists():
+            out.rename(old)  # a directory with files in it cannot be replaced in one step
+        try:
+            part.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    except StapesError:
+        raise  # some are an OSError too
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _passes(recipe: Iterable[Pass], inputs: Pass) -> list[Pass]:
+    """The recipe for features instead of samples, and without scores, which those hosts compute themselves."""
+    return [inputs if rewrite is attach_frontend else rewrite for rewrite in recipe if rewrite is not attach_scores]
+
+
+def _graphs(precision: str) -> list[str]:
+    """The names of the files of one precision, the same bytes in each."""
+    return [f"{FOLDER}/model{suffix}.onnx" for suffix in SUFFIXES[precision]]
+
+
+def _configs(checkpoint: Checkpoint, extractor: Mapping[str, Any]) -> dict[str, bytes]:
+    """The checkpoint's configs; what its extractor's leaves out is filled in, since transformers.js knows no defaults.
+
+    `extractor`: the whole description, by transformers.
+    """
+    complete = {**extractor, **checkpoint.preprocessor}
+    if EXTRACTORS[0] in checkpoint.files and complete == checkpoint.preprocessor:
+        described = (checkpoint.path / EXTRACTORS[0]).read_bytes()
+    else:
+        described = (json.dumps(complete, indent=2, sort_keys=True) + "\n").encode()
+    return {CONFIG: (checkpoint.path / CONFIG).read_bytes(), EXTRACTORS[0]: described}

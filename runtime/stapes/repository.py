@@ -1,0 +1,184 @@
+"""A model as users name it, a file or a Hugging Face directory with ONNX files -> its manifest and the file to run.
+
+optimum and transformers.js read such directories: config.json, preprocessor_config.json, and graphs from features to logits in onnx/ or
+beside the configs. The frontend is in none of them, so the NumPy one does the work.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from stapes.bundle import Activation, Manifest, Provenance, read_manifest
+from stapes.errors import ModelError, ModelNotFound
+from stapes.frontend import Frontend, huggingface
+
+CONFIG = "config.json"
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
+"""Where the feature extractor may be described, best first; in the second it is nested under `feature_extractor`."""
+
+FOLDERS = ("onnx", ".")
+"""Where the graphs may lie, best first: as transformers.js keeps them, and beside the configs as optimum does."""
+
+SUFFIXES = {"fp32": ("", "fp32"), "q8": ("quantized",), "quantized": ("quantized",)}
+"""precision -> what may stand behind `model_`, best first; any other precision is the suffix itself."""
+
+UNASKED = ("", "quantized", "int8")
+"""Suffixes to try where no precision is asked for: the plain model.onnx, then what transformers.js runs by default, then int8."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on this disk."""
+
+    manifest: Manifest
+    file: Path
+    """The ONNX file."""
+
+
+def find(path: str | os.PathLike[str], precision: str | None = None) -> Found:
+    """The model at `path`: a stapes file, or a directory of whose graphs `precision` picks one ("fp32", "int8", "quantized", "fp16", …).
+
+    A directory without `precision` gives model.onnx, else model_quantized.onnx, else model_int8.onnx, else its only graph; onnx/ before
+    the directory itself. Raises ModelNotFound or ModelError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _directory(path, precision)
+    if precision is not None and path.exists():
+        raise ModelError(f"{path} is one file and keeps the precision it was exported with; precision picks a graph of a directory")
+    return Found(read_manifest(path), path)
+
+
+def _directory(folder: Path, precision: str | None) -> Found:
+    config = _json(folder / CONFIG)
+    frontend = huggingface.build(_extractor(folder))
+    suffix, file = _choose(folder, precision)
+    manifest = Manifest(
+        name=folder.resolve().name,
+        rate=frontend.rate,
+        labels=_labels(config, folder),
+        activation=_activation(config),
+        frontend=Frontend(frontend.rate, max(frontend.min_samples, _shortest(config, folder)), frontend.steps),
+        frontend_in_graph=False,
+        needs=(),
+        provenance=Provenance(
+            source=str(folder),
+            revision=None,
+            files={},
+            model_type=str(config.get("model_type")),
+            precision=suffix or "fp32",
+            passes=(),
+            tools={},
+        ),
+    )
+    own = _own(file)
+    if own is None:
+        return Found(manifest, file)
+    if own.frontend_in_graph:
+        raise ModelError(f"{file} has its frontend inside, so it is no graph for a directory; load the file itself")
+    told = replace(manifest, name=own.name, needs=own.needs, provenance=own.provenance, golden=own.golden, parity=own.parity)
+    return Found(told, file)
+
+
+def _own(file: Path) -> Manifest | None:
+    """What the graph says of itself, where stapes made it."""
+    try:
+        return read_manifest(file)
+    except ModelError:
+        return None  # made by others; a damaged file is ONNX Runtime's to refuse
+
+
+def _json(path: Path) -> Config:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"no {path.name} in {path.parent}, so it is no model directory") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return content
+
+
+def _extractor(folder: Path) -> Config:
+    name = next((name for name in EXTRACTORS if (folder / name).is_file()), EXTRACTORS[0])
+    content = _json(folder / name)
+    if name == EXTRACTORS[0]:
+        return content
+    nested = content.get("feature_extractor")
+    return nested if isinstance(nested, dict) else {}
+
+
+def _choose(folder: Path, precision: str | None) -> tuple[str, Path]:
+    """The graph's suffix and file."""
+    graphs: dict[str, Path] = {}
+    for place in FOLDERS:
+        for path in sorted((folder / place).glob("model*.onnx")):
+            if path.stem == "model" or path.stem.startswith("model_"):
+                graphs.setdefault(path.stem.removeprefix("model").removeprefix("_"), path)
+    if not graphs:
+        raise ModelNotFound(
+            f"no ONNX graph in {folder}, neither onnx/model*.onnx nor model*.onnx; from a checkpoint "
+            f"`stapes export {folder} -o OUT --layout hub` makes a directory with one"
+        )
+    wanted = UNASKED if precision is None else SUFFIXES.get(precision, (precision,))
+    for suffix in wanted:
+        if suffix in graphs:
+            return suffix, graphs[suffix]
+    if precision is None and len(graphs) == 1:
+        return next(iter(graphs.items()))
+    there = ", ".join(path.relative_to(folder).as_posix() for path in graphs.values())
+    if precision is None:
+        raise ModelError(f"{folder} has several graphs and no model.onnx; name one by its precision: {there}")
+    raise ModelNotFound(f"{folder} has no graph of precision {precision!r} (model_{wanted[-1]}.onnx); it has {there}")
+
+
+def _labels(config: Config, folder: Path) -> tuple[str, ...]:
+    count, names = config.get("num_labels"), config.get("id2label")
+    if names is None:
+        count = 2 if count is None else count  # transformers' own default
+        if not isinstance(count, int) or count < 1:
+            raise ModelError(f"num_labels in {folder / CONFIG} is a number from 1 up, not {count!r}")
+        return tuple(f"LABEL_{index}" for index in range(count))
+    try:
+        by_index = {int(index): str(name) for index, name in names.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"id2label in {folder / CONFIG} maps numbers to names, unlike {names!r:.80}") from error
+    if not by_index or sorted(by_index) != list(range(len(by_index))):
+        raise ModelError(f"id2label in {folder / CONFIG} does not number its labels 0 to {len(by_index) - 1}: {sorted(by_index)!s:.80}")
+    if count is not None and count != len(by_index):
+        # transformers 4 believes the names, transformers 5 the number
+        raise ModelError(
+            f"{folder / CONFIG} contradicts itself: num_labels is {count}, but id2label has {len(by_index)} names; correct one"
+        )
+    return tuple(by_index[index] for index in range(len(by_index)))
+
+
+def _activation(config: Config) -> Activation:
+    problem = config.get("problem_type")
+    if problem == "regression" or config.get("finetuning_task") == "wav2vec2_reg":  # the second is older than transformers' own word
+        return "none"
+    return "sigmoid" if problem == "multi_label_classification" else "softmax"
+
+
+def _shortest(config: Config, folder: Path) -> int:
+    """Samples behind one frame of the convolutions that the config names; 1 where it names none.
+
+    1 + sum_i (k_i - 1) s_0 … s_(i-1); a squeeze_factor is one more layer whose kernel and stride it is.
+    """
+    kernels, strides, squeeze = config.get("conv_kernel"), config.get("conv_stride"), config.get("squeeze_factor", 1)
+    if kernels is None or strides is None:
+        return 1
+    try:
+        layers = [(int(kernel), int(stride)) for kernel, stride in zip([*kernels, squeeze], [*strides, squeeze], strict=True)]
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"conv_kernel and conv_stride in {folder / CONFIG} are lists of whole numbers, equally long") from error
+    return 1 + sum((kernel - 1) * prod(stride for _, stride in layers[:i]) for i, (kernel, _) in enumerate(layers))
