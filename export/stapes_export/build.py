@@ -99,7 +99,7 @@ def export(
             reference=reference,
             clips=clips,
             golden_seconds=GOLDEN_SECONDS,
-            save=lambda artifact, path: _save(artifact, path, external_data),
+            save=lambda artifact, path: _save(artifact, path, external_data, hub.DATA),
             progress=lambda each: tqdm(each, "verify", file=sys.stderr),
         )
     with _stage(precision):
@@ -187,7 +187,7 @@ def _activation(problem_type: str | None, finetuning_task: str | None) -> Activa
     return "sigmoid" if problem_type == "multi_label_classification" else "softmax"
 
 
-def _save(artifact: Artifact, path: Path, external_data: bool) -> list[Path]:
+def _save(artifact: Artifact, path: Path, external_data: bool, suffix: str = ".data") -> list[Path]:
     """Write the artifact to `path`; its files. Weights of INLINE_LIMIT bytes or more go to a file beside it, which hosts map."""
     manifest, model = artifact.manifest, artifact.model
     model.producer_name, model.producer_version = "stapes", version("stapes")
@@ -200,7 +200,7 @@ def _save(artifact: Artifact, path: Path, external_data: bool) -> list[Path]:
     )
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if external_data or weights >= INLINE_LIMIT:
-        data = path.with_name(f"{path.name}.data")
+        data = path.with_name(path.name + suffix)
         ir.save(model, path, external_data=data.name, size_threshold_bytes=1024)
         return [data, path]
     path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))

@@ -212,6 +212,16 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
     Raises ModelNotFound where there is no such file, ModelError where it is not an artifact of stapes.
     """
+    manifest = find_manifest(path)
+    if manifest is None:
+        raise ModelError(
+            f"{path} is an ONNX file without a stapes manifest; make one with `stapes export` from the checkpoint it came from"
+        )
+    return manifest
+
+
+def find_manifest(path: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest in the ONNX file at `path`; None where others made the file. Raises as `read_manifest` does."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -222,11 +232,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ModelError(f"cannot read a model from {path}: {error.strerror}") from error
     except ValueError as error:
         raise ModelError(f"{path} is not an ONNX file, or a truncated one ({error})") from error
-    if KEY not in metadata:
-        raise ModelError(
-            f"{path} is an ONNX file without a stapes manifest; make one with `stapes export` from the checkpoint it came from"
-        )
-    return Manifest.from_json(metadata[KEY])
+    return Manifest.from_json(metadata[KEY]) if KEY in metadata else None
 
 
 # ModelProto in protobuf's wire format: each field is a varint tag (number << 3 | wire type), then its value.

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from stapes.bundle import Activation, Manifest, Provenance, read_manifest
+from stapes.bundle import Activation, Manifest, Provenance, find_manifest, read_manifest
 from stapes.errors import ModelError, ModelNotFound
 from stapes.frontend import Frontend, huggingface
 
@@ -77,21 +77,13 @@ def _directory(folder: Path, precision: str | None) -> Found:
             tools={},
         ),
     )
-    own = _own(file)
-    if own is None:
+    own = find_manifest(file)
+    if own is None:  # made by others
         return Found(manifest, file)
     if own.frontend_in_graph:
         raise ModelError(f"{file} has its frontend inside, so it is no graph for a directory; load the file itself")
     told = replace(manifest, name=own.name, needs=own.needs, provenance=own.provenance, golden=own.golden, parity=own.parity)
     return Found(told, file)
-
-
-def _own(file: Path) -> Manifest | None:
-    """What the graph says of itself, where stapes made it."""
-    try:
-        return read_manifest(file)
-    except ModelError:
-        return None  # made by others; a damaged file is ONNX Runtime's to refuse
 
 
 def _json(path: Path) -> Config:

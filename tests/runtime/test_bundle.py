@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_wire import GRAPH, model_with
 
-from stapes.bundle import KEY, Golden, Manifest, golden_signal, read_manifest
+from stapes.bundle import Golden, Manifest, golden_signal, read_manifest
 from stapes.classifier import DEFAULT_MODEL
 from stapes.errors import ModelError, ModelNotFound
 
@@ -16,23 +17,6 @@ from stapes.errors import ModelError, ModelNotFound
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
     return read_manifest(DEFAULT_MODEL)
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
-
-
-def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-GRAPH = field(7, b"\x00" * 300)  # ModelProto.graph, of a size that takes two bytes
-
-
-def model_with(text: str) -> bytes:
-    """The top level of an ONNX file, by the wire format's book: version, graph, one metadata entry."""
-    return b"\x08\x0a" + GRAPH + field(14, field(1, KEY.encode()) + field(2, text.encode()))
 
 
 def test_a_manifest_survives_json(manifest: Manifest):
@@ -57,7 +41,7 @@ def test_a_missing_model_is_named_with_the_command_that_makes_it(tmp_path: Path)
         (b"", "0 graphs"),
         (b"plain text, surely no protobuf", "not an ONNX file"),
         (model_with("{}")[:200], "not an ONNX file, or a truncated one"),
-        (b"\x08\x0a" + GRAPH, "without a stapes manifest"),
+        (GRAPH, "without a stapes manifest"),
         (model_with("{"), "not JSON"),
         (model_with("[]"), "no object"),
         (model_with('{"schema": true}'), "schema"),

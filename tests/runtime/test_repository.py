@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx_wire import GRAPH, model_with
 
 import stapes
 from stapes import repository
@@ -18,27 +19,14 @@ EXTRACTOR = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rat
 
 
 def directory(folder: Path, *graphs: str, config: dict | None = None, extractor: dict | None = None) -> Path:
-    """A model directory whose graphs are empty files: nothing here runs them."""
+    """A model directory whose graphs are empty: nothing here runs them."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | (config or {})))
     (folder / "preprocessor_config.json").write_text(json.dumps(EXTRACTOR | (extractor or {})))
     for name in graphs:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(GRAPH)
     return folder
-
-
-def graph_with(manifest: Manifest) -> bytes:
-    """The least of an ONNX file: an empty graph (field 7) and the manifest in metadata_props (field 14)."""
-
-    def field(number: int, content: bytes) -> bytes:
-        return varint(number << 3 | 2) + varint(len(content)) + content
-
-    return field(7, b"") + field(14, field(1, b"stapes") + field(2, manifest.to_json().encode()))
-
-
-def varint(value: int) -> bytes:
-    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + varint(value >> 7)
 
 
 OURS = Manifest(
@@ -103,7 +91,7 @@ def test_several_graphs_and_none_of_them_plain_must_be_chosen_from(tmp_path: Pat
 
 
 def test_a_single_file_has_no_precision_to_pick(tmp_path: Path):
-    (tmp_path / "m.onnx").write_bytes(graph_with(OURS))
+    (tmp_path / "m.onnx").write_bytes(model_with(OURS.to_json()))
     assert repository.find(tmp_path / "m.onnx").manifest == OURS
     with pytest.raises(ModelError, match="precision picks a graph of a directory"):
         stapes.load(tmp_path / "m.onnx", precision="int8")
@@ -125,11 +113,11 @@ def test_the_configs_make_the_manifest(tmp_path: Path):
 
 def test_what_a_graph_of_stapes_says_of_itself_is_kept(tmp_path: Path):
     folder = directory(tmp_path, "model_int8.onnx")
-    (folder / "model_int8.onnx").write_bytes(graph_with(OURS))
+    (folder / "model_int8.onnx").write_bytes(model_with(OURS.to_json()))
     manifest = repository.find(folder, "int8").manifest
     assert (manifest.name, manifest.needs, manifest.provenance) == (OURS.name, OURS.needs, OURS.provenance)
     assert (manifest.labels, manifest.activation) == (("yes", "no"), "softmax")  # the directory's own word, as every host reads it
-    (folder / "model_int8.onnx").write_bytes(graph_with(replace(OURS, frontend_in_graph=True)))
+    (folder / "model_int8.onnx").write_bytes(model_with(replace(OURS, frontend_in_graph=True).to_json()))
     with pytest.raises(ModelError, match="load the file itself"):
         repository.find(folder)
 

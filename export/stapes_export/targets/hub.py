@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from stapes.bundle import Golden
 from stapes.errors import ExportError, StapesError
 from stapes_export import passes
@@ -31,6 +29,9 @@ from stapes_export.recipes import RECIPES
 from stapes_export.verify import Reference, Report, golden_logits, verify
 
 FOLDER = "onnx"
+
+DATA = "_data"
+"""What stands behind a graph's name where its weights lie beside it: model.onnx_data, as transformers.js expects."""
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "fp32": ("",),
@@ -75,7 +76,7 @@ def build(
         for name in dict.fromkeys(("fp32", precision)):
             recipe, (file, *aliases) = RECIPES[name], [part / graph for graph in _graphs(name)]
             provenance = replace(traced.manifest.provenance, precision=name)
-            copy = ir.from_proto(ir.to_proto(traced.model))  # passes alter the graph they are given
+            copy = traced.model.clone()  # passes alter the graph they are given
             artifact = passes.run(_passes(recipe.passes, inputs), Artifact(copy, replace(traced.manifest, provenance=provenance)))
             save(artifact, file)
             suffix = SUFFIXES[name][0].removeprefix("_") or "fp32"
