@@ -116,7 +116,7 @@ def test_the_file_says_what_it_is_in_standard_onnx(precision: str, model_type: s
     assert json.loads(metadata["labels"]) == ["one", "two", "three"]
     assert not any(str(made(model_type, **options).parent) in text for text in (str(model), metadata["stapes"]))
     integer = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
-    assert bool(integer) == (precision != "fp32")
+    assert bool(integer) == precision.startswith("int8")
     manifest = read_manifest(path)
     assert manifest.frontend_in_graph
     assert manifest.parity is not None
@@ -133,6 +133,29 @@ def test_quantized_products_leave_frontend_and_head_in_float(exported):
     assert sorted(tag for tag in products("fp32") if tag) == sorted(tag for tag in products("int8") if tag)
     assert products("fp32").count("frontend") == 2  # the DFT and the mel bank
     assert "head" in products("fp32")
+
+
+HALF_SCORES = 5e-3
+
+
+@pytest.mark.parametrize(("model_type", "options"), KINDS[:2], ids=IDS[:2])
+def test_half_precision_keeps_scores_and_what_sums_or_normalizes_in_float(model_type: str, options: dict, exported):
+    path = exported("fp16", model_type, **options)
+    clips = clips_for(path)
+    whole, half = (stapes.load(exported(precision, model_type, **options), device="cpu") for precision in ("fp32", "fp16"))
+    scores = [activate(classifier.logits(clips), classifier.manifest.activation) for classifier in (whole, half)]
+    assert np.abs(scores[0] - scores[1]).max() <= HALF_SCORES
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    kinds = {entry.name: entry.type.tensor_type.elem_type for entry in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
+    kinds |= {entry.name: entry.data_type for entry in model.graph.initializer}
+    float32, float16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    for node in model.graph.node:
+        tags = {entry.value for entry in node.metadata_props if entry.key == "stapes.part"}
+        if node.op_type in ("LayerNormalization", "Softmax", "ReduceSum") or tags & {"frontend", "head"}:
+            assert float16 not in {kinds.get(name) for name in [*node.input, *node.output]}, node.op_type
+        elif node.op_type in ("MatMul", "Gemm", "Conv"):
+            assert {kinds.get(name) for name in node.output} == {float16}, node.op_type
+    assert {kinds[name] for name in ("waveform", "logits", "scores")} == {float32}
 
 
 def test_portable_weights_keep_to_seven_bits(exported):
