@@ -84,6 +84,7 @@ def make(folder: Path, model_type: str, labels: tuple[str, ...] = ("one", "two",
     """Write a checkpoint of `model_type` into `folder`, its config changed by `options`; the folder."""
     torch.manual_seed(seed)
     names = dict(enumerate(labels))
+    spread = options.pop("spread", SPREAD)
     mask = options.pop("return_attention_mask", None)
     dtype = options.pop("dtype", torch.float32)
     options = CONFIGS[model_type] | {"id2label": names, "label2id": {v: k for k, v in names.items()}} | options
@@ -92,7 +93,7 @@ def make(folder: Path, model_type: str, labels: tuple[str, ...] = ("one", "two",
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "original0" not in name:  # norms keep their ones, the weight norm its length
-                weight.normal_(0, SPREAD)
+                weight.normal_(0, spread)
     model.to(dtype).save_pretrained(folder)
     extractor = EXTRACTORS.get(model_type, WAVEFORM) | {"sampling_rate": 16000}
     if mask is not None:
