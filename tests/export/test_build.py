@@ -75,16 +75,9 @@ def test_a_head_of_another_size_is_refused(made, tmp_path: Path):
         export(str(folder), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ({"model_type": "clap"}, "model_type 'clap'.*audio-spectrogram-transformer"),
-        ({"model_type": None}, "model_type None"),
-    ],
-)
-def test_an_unknown_architecture_is_refused_with_the_known_ones(source: dict, says: str, made, tmp_path: Path):
-    with pytest.raises(CheckpointError, match=says):
-        export(str(altered(made("wav2vec2"), tmp_path / "other", **source)), tmp_path / "m.onnx")
+def test_an_unknown_architecture_is_refused_with_the_known_ones(made, tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"model_type 'clap'.*audio-spectrogram-transformer"):
+        export(str(altered(made("wav2vec2"), tmp_path / "other", model_type="clap")), tmp_path / "m.onnx")
 
 
 def test_a_folder_that_is_no_checkpoint_says_what_it_lacks(tmp_path: Path):
