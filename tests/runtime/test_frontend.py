@@ -102,13 +102,40 @@ def test_an_unknown_extractor_is_refused_with_those_that_are_known():
 
 
 EXACT = 1e-6  # float32 features of order 1, rounded once
+TORCH_STFT = 1e-4  # the file's Whisper features were made by a float32 STFT
+FLOAT32_STATISTICS = 1e-4  # the original takes the mean and variance of each bin in float32; measured 1.4e-5 from float64
+STEADY_BIN = 1e-2  # under a steady tone a bin varies by 1e-5 around 23, where a float32 is 2e-6 wide; measured 6e-3, the original's own rounding
+
+SEAMLESS = {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}
+WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor"}
 
 
 @pytest.mark.parametrize("signal", ["x", "y"])
-@pytest.mark.parametrize(("config", "name"), [(WAV2VEC2, "wav2vec2"), (AST, "ast")])
-def test_extractors_equal_the_recorded_originals(config: dict, name: str, signal: str, shared: Path):
+@pytest.mark.parametrize(
+    ("config", "name", "budget"),
+    [
+        (WAV2VEC2, "wav2vec2", EXACT),
+        (AST, "ast", EXACT),
+        (WHISPER, "whisper80", TORCH_STFT),
+        (WHISPER | {"feature_size": 128}, "whisper128", TORCH_STFT),
+    ],
+)
+def test_extractors_equal_the_recorded_originals(config: dict, name: str, budget: float, signal: str, shared: Path):
     golden = np.load(shared / "reference" / "golden_features.npz")
     want = golden[f"{signal}_{name}"][0]
-    got = huggingface.build(config)(golden[signal])[: len(want)]  # of AST's 1024 frames the file keeps 160
-    assert got.dtype == np.float32
-    assert np.abs(got - want).max() <= EXACT
+    features = huggingface.build(config)(golden[signal])
+    assert features.dtype == np.float32
+    got = features[tuple(slice(size) for size in want.shape)]  # of AST's 1024 frames the file keeps 160, of Whisper's 3000 200
+    assert np.abs(got - want).max() <= budget
+
+
+@pytest.mark.parametrize("signal", ["x", "y"])
+def test_seamless_features_and_mask_equal_the_recorded_original(signal: str, shared: Path):
+    golden = np.load(shared / "reference" / "golden_features.npz")
+    frontend = huggingface.build(SEAMLESS)
+    got, mask = frontend(golden[signal]), golden[f"{signal}_seamless_mask"][0]
+    real = frontend.length(len(golden[signal]))
+    assert mask.tolist() == [1] * real + [0] * (len(got) - real)
+    log_mel = Frontend(16000, 560, frontend.steps[:-2]).evaluate(golden[signal])
+    budget = np.tile(np.where(log_mel.std(axis=0) < 1e-3, STEADY_BIN, FLOAT32_STATISTICS), 2)  # two frames side by side
+    assert (np.abs(got - golden[f"{signal}_seamless"][0])[:real] <= budget).all()
