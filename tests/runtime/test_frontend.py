@@ -104,7 +104,7 @@ def test_an_unknown_extractor_is_refused_with_those_that_are_known():
 EXACT = 1e-6  # float32 features of order 1, rounded once
 TORCH_STFT = 1e-4  # the file's Whisper features were made by a float32 STFT
 FLOAT32_STATISTICS = 1e-4  # the original takes the mean and variance of each bin in float32; measured 1.4e-5 from float64
-STEADY_BIN = 1e-2  # under a steady tone a bin varies by 1e-5 around 23, where a float32 is 2e-6 wide; measured 6e-3, the original's own rounding
+STEADY_BIN = 1e-2  # under a steady tone a bin varies by 1e-5 around 23, where float32 steps by 2e-6; measured 6e-3
 
 SEAMLESS = {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}
 WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor"}
