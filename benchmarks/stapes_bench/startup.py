@@ -7,7 +7,6 @@ Rounds are interleaved, since a shared machine drifts; answers are compared befo
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -79,11 +78,6 @@ def measure(rounds: int = ROUNDS) -> dict[str, object]:
             "transformers": round(installed_bytes(closure(["transformers", "torch"])) / 1e6, 1),
         },
     }
-
-
-def median(values: list[float]) -> float:
-    """The middle value."""
-    return statistics.median(values)
 
 
 if __name__ == "__main__":
