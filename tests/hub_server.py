@@ -1,6 +1,10 @@
-"""A small local server that speaks the part of the hub's HTTP API which a download uses: resolve, with commits, hashes and errors."""
+"""A small local server that speaks the part of the hub's HTTP API which a download uses: a repository's files, and resolve.
+
+With commits, hashes and errors.
+"""
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
+
+BRANCHES = ("main", "v1")
 
 
 @dataclass
@@ -20,6 +26,11 @@ class Hub:
     token: str | None = None
     """Where set, requests without it get 401."""
     gated: bool = False
+    """Whether the files are kept back; their names are told."""
+    down: bool = False
+    """Whether every request gets 503."""
+    listed: str | None = None
+    """A commit that the list of files still names for a branch which has moved on to `commit`."""
     broken_after: int | None = None
     """Bytes of a file after which the connection drops."""
     requests: list[str] = field(default_factory=list)
@@ -61,17 +72,39 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+        def _list(self, revision: str) -> None:
+            if revision not in (*BRANCHES, hub.commit):
+                return self._refuse(404, "RevisionNotFound", "Revision not found")
+            sha = hub.listed if hub.listed and revision in BRANCHES else hub.commit
+            names = sorted(path.relative_to(hub.folder).as_posix() for path in hub.folder.rglob("*") if path.is_file())
+            about = {"id": hub.repo, "sha": sha, "private": False, "downloads": 0, "likes": 0, "tags": []}
+            content = json.dumps(about | {"siblings": [{"rfilename": name} for name in names]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return None
+
         def _answer(self, body: bool) -> None:
             path = unquote(self.path.split("?")[0])
             hub.requests.append(f"{self.command} {path}")
-            if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            if hub.down:
+                return self._refuse(503, "Unavailable", "Down for maintenance")
+            given = self.headers.get("Authorization")
+            if hub.token and given is None:
                 return self._refuse(401, "RepoNotFound", "Repository not found")
+            if hub.token and given != f"Bearer {hub.token}":
+                return self._refuse(401, "", "Invalid credentials in Authorization header")
+            api, files = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/"
+            if path == api or path.startswith(f"{api}/revision/"):
+                return self._list(path.removeprefix(api).removeprefix("/revision/") or "main")
+            if not path.startswith(files):
+                return self._refuse(404, "RepoNotFound", "Repository not found")
             if hub.gated:
                 return self._refuse(403, "GatedRepo", "Access is restricted")
-            if not path.startswith(f"/{hub.repo}/resolve/"):
-                return self._refuse(404, "RepoNotFound", "Repository not found")
-            revision, _, name = path.removeprefix(f"/{hub.repo}/resolve/").partition("/")
-            if revision not in ("main", "v1", hub.commit):
+            revision, _, name = path.removeprefix(files).partition("/")
+            if revision not in (*BRANCHES, hub.commit):
                 return self._refuse(404, "RevisionNotFound", "Revision not found")
             file = hub.folder / name
             if not file.is_file():

@@ -8,17 +8,21 @@ classify("clip.wav", top_k=3)         # [Prediction(label="yes", score=0.98, ind
 
 from importlib.metadata import version
 
-from stapes.audio import Clip
-from stapes.classifier import Classifier, Prediction, load
+from stapes.audio import Clip, Reading
+from stapes.classifier import Classifier, load
 from stapes.dropin import pipeline
 from stapes.errors import (
     AudioError,
     AudioNotFound,
+    AudioWarning,
     CheckpointError,
     ClipTooShort,
     DeviceError,
+    DownloadError,
     ExportError,
     InvalidInput,
+    InvalidOption,
+    LimitExceeded,
     MalformedAudio,
     MissingExtra,
     ModelError,
@@ -26,17 +30,24 @@ from stapes.errors import (
     ParityError,
     StapesError,
 )
+from stapes.predictions import MergedPrediction, Prediction, Segment
 
 __all__ = [
     "pipeline",
     "load",
     "Classifier",
     "Prediction",
+    "MergedPrediction",
+    "Segment",
     "Clip",
+    "Reading",
     "StapesError",
     "InvalidInput",
+    "InvalidOption",
     "AudioError",
     "AudioNotFound",
+    "DownloadError",
+    "LimitExceeded",
     "MalformedAudio",
     "ClipTooShort",
     "ModelError",
@@ -46,6 +57,7 @@ __all__ = [
     "ExportError",
     "CheckpointError",
     "ParityError",
+    "AudioWarning",
 ]
 
 __version__ = version("stapes")

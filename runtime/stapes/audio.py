@@ -1,23 +1,83 @@
-"""Any input -> Clip: decode, downmix, resample, scale integers."""
+"""Any input -> Clip: open, decode, downmix, resample, scale integers; whole, or block by block."""
 
-import io
 import math
+import operator
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stapes.errors import AudioError, AudioNotFound, InvalidInput, MalformedAudio
+from stapes.decode import BLOCK, Sound, decoded
+from stapes.download import download, is_address
+from stapes.errors import AudioError, AudioNotFound, InvalidInput, InvalidOption, LimitExceeded
+from stapes.frontend import RATES
+from stapes.resample import METHODS, Method, resampler
 
-Source = str | os.PathLike[str] | bytes | NDArray[Any] | Mapping[str, Any]
-"""What can be classified: a path, a file's bytes, samples at the model's rate, or {"raw" | "array": samples, "sampling_rate": Hz}."""
+Source = Any
+"""What can be classified: a path or http(s) address, a file's bytes or the open file, samples at the model's rate (an array of NumPy, torch
+or whatever converts itself), {"raw" | "array": samples, "sampling_rate": Hz}, or a torchcodec decoder. Duck-typed: see `read`."""
 
 FULL_SCALE = {"int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 """Signed PCM: the integer just above the largest sample. uint8 is PCM too, around 128 (as in a wav file)."""
+
+SPEAKERS = 8
+"""Channels of the largest common layout, 7.1. More are microphones, and their average is no one's sound."""
+
+HALF = math.sqrt(0.5)
+TO_MONO: dict[int, tuple[float, ...]] = {
+    1: (1,),
+    2: (HALF, HALF),
+    3: (HALF, HALF, 0),
+    4: (HALF, HALF, 1, 0.5),
+    5: (HALF, HALF, 1, 0.5, 0.5),
+    6: (HALF, HALF, 1, 0, 0.5, 0.5),
+    7: (HALF, HALF, 1, 0, 0.5, 0.5, 0.5),
+    8: (HALF, HALF, 1, 0, 0.5, 0.5, 0.5, 0.5),
+}
+"""What `ffmpeg -ac 1` weighs the channels of its default layouts with when it writes floats, so that nothing is normalized. Source:
+libswresample's rematrixing, measured."""
+
+Downmix = Literal["mean", "ffmpeg"] | int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How clips are read. Raises InvalidOption for a value that makes no sense."""
+
+    downmix: Downmix = "mean"
+    """The average of the channels; the weights of `ffmpeg -ac 1`, which make a stereo file 1.41 times as loud; or one channel's number."""
+    resampler: Method = "soxr"
+    channel_axis: int | None = None
+    """Which axis of a two-dimensional array holds the channels; a dictionary may say it under the same name."""
+    max_duration: float | None = None
+    """Seconds that a clip may last."""
+    max_bytes: int | None = None
+    """Bytes that a file may have; addresses without it: download.MAX_BYTES."""
+    timeout: float = 10.0
+    """Seconds that an address may take."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.downmix, bool) or not (
+            self.downmix in ("mean", "ffmpeg") or (isinstance(self.downmix, int) and self.downmix >= 0)
+        ):
+            raise InvalidOption(f"downmix is 'mean', 'ffmpeg' or a channel's number from 0 up, not {self.downmix!r}")
+        if self.resampler not in METHODS:
+            raise InvalidOption(f"resampler is one of {', '.join(METHODS)}, not {self.resampler!r}")
+        if self.channel_axis not in (None, 0, 1, -1, -2):
+            raise InvalidOption(f"channel_axis is 0 or 1, not {self.channel_axis!r}")
+        for name in ("max_duration", "max_bytes", "timeout"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise InvalidOption(f"{name} is above 0, not {limit!r}")
+
+
+AS_IT_COMES = Reading()
 
 
 @dataclass(frozen=True)
@@ -34,53 +94,129 @@ class Clip:
         return len(self.samples) / self.rate
 
 
-def read(source: Source, rate: int) -> Clip:
-    """The clip in `source` at `rate` Hz, channels averaged.
+def read(source: Source, rate: int, reading: Reading = AS_IT_COMES) -> Clip:
+    """The clip in `source` at `rate` Hz.
 
-    Raises InvalidInput for a kind of object that is no clip, AudioError (AudioNotFound, MalformedAudio) for one that cannot be used.
+    Raises InvalidInput for a kind of object that is no clip, AudioError (AudioNotFound, DownloadError, LimitExceeded, MalformedAudio) for
+    one that cannot be used.
     """
+    blocks = list(stream(source, rate, reading))
+    return Clip(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), rate)
+
+
+def stream(source: Source, rate: int, reading: Reading = AS_IT_COMES) -> Iterator[NDArray[np.float32]]:
+    """The same clip as consecutive blocks, at least one, in constant memory where the source is a file."""
+    if isinstance(source, Clip):
+        source = {"array": source.samples, "sampling_rate": source.rate}
+    name = name_of(source)
+    with _opened(source, name, rate, reading) as sound:
+        if sound.rate not in RATES:
+            raise AudioError(f"{name} has {sound.rate} samples a second; a recording has {RATES[0]} to {RATES[-1]}")
+        weights = _weights(sound.channels, reading.downmix, name)
+        at_rate = resampler(sound.rate, rate, reading.resampler)
+        taken = 0
+        for block in sound.blocks:
+            taken += len(block)
+            if reading.max_duration is not None and taken > reading.max_duration * sound.rate:
+                raise LimitExceeded(f"{name} lasts longer than the {reading.max_duration:g} s allowed (max_duration, --max-duration)")
+            mono = _mono(block, weights)
+            if not np.isfinite(mono).all():
+                raise AudioError(f"{name} holds NaN or infinite samples, which have no answer; clean it before")
+            yield at_rate(mono)
+        rest = at_rate(np.empty(0, np.float32), last=True)
+        if len(rest) or not taken:
+            yield rest
+
+
+def name_of(source: Source) -> str:
+    """What messages call an input."""
     if isinstance(source, str | os.PathLike):
-        samples, from_rate = _decode(_bytes(Path(source)), str(source))
-    elif isinstance(source, bytes):
-        samples, from_rate = _decode(source, f"{len(source)} bytes")
-    elif isinstance(source, np.ndarray):
-        samples, from_rate = _samples(source), rate
-    elif isinstance(source, Mapping):
-        samples, from_rate = _unpack(source)
+        return os.fspath(source) if isinstance(source, str) else str(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"{len(source)} bytes"
+    named = getattr(source, "name", None)
+    return named if isinstance(named, str) and hasattr(source, "read") else "the clip"
+
+
+@contextmanager
+def _opened(source: Source, name: str, rate: int, reading: Reading) -> Iterator[Sound]:
+    """The source as sound, whatever it is."""
+    file = _file(source, name, reading)
+    if file is not None:
+        with decoded(file, name) as sound:
+            yield sound
+        return
+    axis = reading.channel_axis
+    if isinstance(source, Mapping):
+        samples, rate, axis = _unpack(source, axis)
+    elif hasattr(source, "get_all_samples"):  # a torchcodec decoder: channels come first
+        whole = source.get_all_samples()
+        samples, rate, axis = np.asarray(_array(whole.data)), _rate(whole.sample_rate), 0 if whole.data.ndim == 2 else None
     else:
-        raise InvalidInput(
-            f"cannot classify a {type(source).__name__}: give a path, the bytes of an audio file, a 1-D array at {rate} Hz, "
-            'or {"array": samples, "sampling_rate": Hz}'
-        )
-    if not np.isfinite(samples).all():
-        raise AudioError("the clip holds NaN or infinite samples, which have no answer; clean it before")
-    return Clip(_resample(samples, from_rate, rate), rate)
+        found = _array(source)
+        if found is None:
+            raise InvalidInput(
+                f"cannot classify a {type(source).__name__}: give a path, an http(s) address, the bytes of an audio file, "
+                f'an array at {rate} Hz, or {{"array": samples, "sampling_rate": Hz}}'
+            )
+        samples = found
+    channels = _channels(samples, axis)
+    blocks = (_floats(channels[i : i + BLOCK]) for i in range(0, len(channels), BLOCK))
+    yield Sound(rate, channels.shape[1], blocks)
 
 
-def _bytes(path: Path) -> bytes:
+def _file(source: Source, name: str, reading: Reading) -> Path | bytes | None:
+    """The path or the bytes of an audio file, within the limit on its size; None where the source is none."""
+    if isinstance(source, str) and is_address(source):
+        return download(source, reading.timeout, reading.max_bytes)
+    if isinstance(source, str | os.PathLike):
+        return _path(Path(source), reading.max_bytes)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _within(bytes(source), name, reading.max_bytes)
+    if hasattr(source, "read") and not hasattr(source, "__array__"):
+        return _within(_contents(source, name, reading.max_bytes), name, reading.max_bytes)
+    return None
+
+
+def _path(path: Path, max_bytes: int | None) -> Path | bytes:
     try:
-        return path.read_bytes()
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise AudioError(f"{path} is a directory; give its files, or let `stapes classify` go through it")
+        with path.open("rb") as file:
+            if not stat.S_ISREG(found.st_mode):  # a pipe: decoders need to go back and forth
+                return _within(_contents(file, str(path), max_bytes), str(path), max_bytes)
     except FileNotFoundError as error:
         raise AudioNotFound(f"no file at {path}") from error
+    except ValueError as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioNotFound(f"no file at {str(path)!r}, which is no path ({error})") from error
     except OSError as error:
         raise AudioError(f"cannot read {path}: {error.strerror}") from error
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise _too_large(str(path), max_bytes)
+    return path
 
 
-def _decode(data: bytes, what: str) -> tuple[NDArray[np.float32], int]:
-    import soundfile  # 100 ms of import, which arrays need not pay
-
-    try:
-        channels, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise MalformedAudio(
-            f"cannot decode {what} ({error.error_string.rstrip('.')}); it should be wav, flac, ogg, opus, mp3, aiff or caf"
-        ) from error
-    if not len(channels):
-        raise MalformedAudio(f"{what}: an audio file without a single sample")
-    return channels.mean(axis=1), rate
+def _contents(file: IO[bytes], name: str, max_bytes: int | None) -> bytes:
+    data = file.read() if max_bytes is None else file.read(max_bytes + 1)
+    if not isinstance(data, bytes):
+        raise InvalidInput(f"{name} gives {type(data).__name__} when read; open an audio file in binary mode ('rb')")
+    return data
 
 
-def _unpack(source: Mapping[str, Any]) -> tuple[NDArray[np.float32], int]:
+def _within(data: bytes, name: str, max_bytes: int | None) -> bytes:
+    if max_bytes is not None and len(data) > max_bytes:
+        raise _too_large(name, max_bytes)
+    return data
+
+
+def _too_large(name: str, max_bytes: int) -> LimitExceeded:
+    return LimitExceeded(f"{name} is larger than the {max_bytes} bytes allowed (max_bytes, --max-bytes)")
+
+
+def _unpack(source: Mapping[str, Any], axis: int | None) -> tuple[NDArray[Any], int, int | None]:
     samples = source.get("raw")
     if samples is None:
         samples = source.get("array")
@@ -89,19 +225,44 @@ def _unpack(source: Mapping[str, Any]) -> tuple[NDArray[np.float32], int]:
             'a dictionary needs the samples under "raw" or "array" and their rate in Hz under "sampling_rate"; '
             f"this one has {', '.join(map(repr, source)) or 'nothing'}"
         )
-    rate = source["sampling_rate"]
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not (math.isfinite(rate) and rate >= 1):
-        raise AudioError(f'"sampling_rate" is a number of Hz, not {rate!r}')
-    if rate != int(rate):
-        raise AudioError(f'"sampling_rate" is a whole number of Hz, not {rate!r}')
-    if not isinstance(samples, np.ndarray):
-        raise InvalidInput(f"the samples in a dictionary are a NumPy array, not a {type(samples).__name__}")
-    return _samples(samples), int(rate)
+    rate = _rate(source["sampling_rate"])
+    array = _array(samples)
+    if array is None:
+        raise InvalidInput(f"the samples in a dictionary are a NumPy array or a tensor, not a {type(samples).__name__}")
+    axis = source.get("channel_axis", axis)
+    if axis not in (None, 0, 1, -1, -2):
+        raise AudioError(f'"channel_axis" is 0 or 1, not {axis!r}')
+    return array, rate, axis
 
 
-def _samples(array: NDArray[Any]) -> NDArray[np.float32]:
-    if array.ndim != 1:
-        raise AudioError(f"samples are one channel, of shape (n,); this array is {array.shape}: average or choose a channel first")
+def _rate(value: Any) -> int:
+    number = value if isinstance(value, int | float | np.number) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number not in RATES:
+        raise AudioError(f'"sampling_rate" is a whole number of Hz from {RATES[0]} to {RATES[-1]}, not {value!r}')
+    return int(number)
+
+
+def _array(source: Any) -> NDArray[Any] | None:
+    """The samples of an array of any library; None for what is no array."""
+    if isinstance(source, np.ndarray):
+        return source
+    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a torch tensor, on any device, in training or not
+        tensor = source.detach().cpu()
+        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+    return np.asarray(source) if hasattr(source, "__array__") and not isinstance(source, np.generic) else None
+
+
+def _channels(samples: NDArray[Any], axis: int | None) -> NDArray[Any]:
+    """(n, channels), or AudioError where it is not said which axis is which."""
+    if samples.ndim == 1:
+        return samples[:, None]
+    if samples.ndim == 2 and axis is not None:
+        return np.moveaxis(samples, axis, 1)
+    hint = "say which axis holds the channels with channel_axis=0 or 1" if samples.ndim == 2 else "give one clip at a time"
+    raise AudioError(f"samples are one channel, of shape (n,); this array is {samples.shape}: {hint}")
+
+
+def _floats(array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
     if array.dtype == np.uint8:
@@ -112,10 +273,18 @@ def _samples(array: NDArray[Any]) -> NDArray[np.float32]:
     raise AudioError(f"{array.dtype} samples have no known full scale; give floats in [-1, 1], or PCM as uint8, {known}")
 
 
-def _resample(samples: NDArray[np.float32], from_rate: int, rate: int) -> NDArray[np.float32]:
-    if from_rate == rate or not len(samples):
-        return samples
-    import soxr
+def _weights(channels: int, downmix: Downmix, name: str) -> NDArray[np.float32] | int:
+    """One factor a channel, or the number of the only channel to take."""
+    if isinstance(downmix, int):
+        if downmix >= channels:
+            raise AudioError(f"{name} has no channel {downmix}: it has {channels}, counted from 0")
+        return operator.index(downmix)
+    if channels > SPEAKERS:
+        raise AudioError(f"{name} has {channels} channels, more than any speaker layout; choose one by its number (downmix=0, --downmix 0)")
+    if channels == 1:
+        return 0
+    return np.array(TO_MONO[channels] if downmix == "ffmpeg" else [1 / channels] * channels, np.float32)
 
-    resampled: NDArray[np.float32] = soxr.resample(samples, from_rate, rate, quality="HQ")
-    return resampled
+
+def _mono(block: NDArray[np.float32], weights: NDArray[np.float32] | int) -> NDArray[np.float32]:
+    return block[:, weights] if isinstance(weights, int) else block @ weights

@@ -1,14 +1,16 @@
 """The treaty between exporter and runtime: what an artifact says of itself, and where in the file it says so.
 
 An artifact is an ONNX file whose `metadata_props` hold the manifest as JSON under the key `stapes`. Reading it takes no ONNX
-library: metadata is a top-level field of the protobuf message, so the weights are skipped and never read.
+library: metadata is a top-level field of the protobuf message, so the weights are skipped and never read. The file is a stranger's:
+what it says is bounded and checked before anyone relies on it.
 """
 
 import io
 import json
-import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -17,13 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.errors import ModelError, ModelNotFound
-from stapes.frontend import Frontend
+from stapes.frontend import RATES, Frontend
 
 SCHEMA = 1
 """The newest manifest this version reads; raised when a reader of the last one could misunderstand the next."""
 
 KEY = "stapes"
 """Where the manifest lies in `metadata_props`."""
+
+MOST_ITEMS = 100_000
+"""Labels, or entries of another list: AudioSet has 527, language identification 4000."""
+
+LONGEST_TEXT = 4096
+"""Characters of a label or another text: the longest labels are sentences, the longest sources paths."""
+
+LARGEST_METADATA = 2**25
+"""Bytes of an entry of `metadata_props`, which are read before anything in them is believed; 4000 labels take a hundredth of that."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -127,13 +138,13 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """The manifest that `to_json` wrote; a ModelError says what is newer, missing or of the wrong kind."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ModelError(f"the manifest is not JSON ({error}); the file is damaged: export the model again") from error
+            data = json.loads(text, object_pairs_hook=_unambiguous)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the manifest is not JSON ({error!s:.200}); the file is damaged: export the model again") from error
         if not isinstance(data, dict) or not _is(data.get("schema"), int):
             raise ModelError("the manifest is no object with a schema number; the file is damaged: export the model again")
         if data["schema"] > SCHEMA:
-            raise ModelError(f"the model has manifest schema {data['schema']} and this stapes reads up to {SCHEMA}; upgrade stapes")
+            raise ModelError(f"the model has manifest schema {data['schema']!s:.20} and this stapes reads up to {SCHEMA}; upgrade stapes")
         manifest = cls(
             name=_get(data, "name", str),
             rate=_get(data, "rate", int),
@@ -147,26 +158,40 @@ class Manifest:
             parity=None if data.get("parity") is None else _parity(_get(data, "parity", dict)),
             schema=data["schema"],
         )
-        if manifest.rate <= 0 or not manifest.labels or manifest.activation not in get_args(Activation):
+        rates = manifest.rate in RATES and manifest.rate == manifest.frontend.rate
+        if manifest.schema < 1 or not rates or not manifest.labels or manifest.activation not in get_args(Activation):
             raise ModelError(
-                f"the manifest makes no sense: rate {manifest.rate}, {len(manifest.labels)} labels, activation "
-                f"{manifest.activation!r}; export the model again"
+                f"the manifest makes no sense: schema {manifest.schema!s:.20}, rate {manifest.rate!s:.20} (the frontend's: "
+                f"{manifest.frontend.rate}), {len(manifest.labels)} labels, activation {manifest.activation!r:.20}; export the model again"
             )
         return manifest
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, where no key comes twice: readers disagree about which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return found
+
+
 def _is(value: object, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # neither NaN nor infinite, nor one of JSON's whole numbers that no float can hold
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
     if key not in data:
         raise ModelError(f"the manifest has no {key!r}; the file is damaged: export the model again")
-    if not _is(data[key], kind):
-        raise ModelError(f"the manifest's {key!r} should be of type {kind.__name__}; the file is damaged: export the model again")
-    return data[key]
+    value = data[key]
+    if not _is(value, kind):
+        raise ModelError(f"the manifest's {key!r:.80} should be of type {kind.__name__}; the file is damaged: export the model again")
+    limit = LONGEST_TEXT if kind is str else MOST_ITEMS
+    if isinstance(value, str | list | dict) and len(value) > limit:
+        raise ModelError(f"the manifest's {key!r:.80} has a length of {len(value)}, more than {limit}; export the model again")
+    return value
 
 
 def _items(data: Mapping[str, Any], key: str, kind: type) -> list[Any]:
@@ -223,48 +248,137 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 def find_manifest(path: str | os.PathLike[str]) -> Manifest | None:
     """The manifest in the ONNX file at `path`; None where others made the file. Raises as `read_manifest` does."""
     path = Path(path)
+    with _opened(path) as file:
+        metadata = _metadata_props(file)
+    if KEY not in metadata:
+        return None
     try:
+        return Manifest.from_json(metadata[KEY])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def check_external_data(path: str | os.PathLike[str]) -> None:
+    """Raises ModelError where the graph at `path` keeps weights in a file that is not there or lies outside of the model's folder.
+
+    ONNX Runtime before 1.24 follows any path, and any address in memory. Where the model is a link, as in the hub's cache, the folder
+    of what it leads to counts as well.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        locations = sorted(set(_locations(file, os.fstat(file.fileno()).st_size, "model")))
+    folders = {path.parent.resolve(), path.resolve().parent}
+    for location in locations:
+        try:
+            weights = (path.parent / location).resolve()
+            there = weights.is_file()
+        except (OSError, ValueError):  # no path at all
+            weights, there = path.parent.resolve(), False
+        if os.path.isabs(location) or "*" in location or not any(weights.is_relative_to(folder) for folder in folders):
+            raise ModelError(
+                f"{path} asks for weights outside of its own folder ({location!r:.200}), which is refused; put the file itself "
+                "beside the model, and save the model with its bare name"
+            )
+        if not there:
+            raise ModelError(f"{path} keeps its weights in {location!r:.200}, which is not beside it; copy both files together")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file of a model, and what can go wrong with it as a ModelError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no regular file, which a model has to be")  # for a pipe's other end one could wait for ever
         with path.open("rb") as file:
-            metadata = _metadata_props(file)
+            yield file
     except FileNotFoundError as error:
         raise ModelNotFound(f"no model at {path}; `stapes export CHECKPOINT -o {path}` makes one") from error
     except OSError as error:
         raise ModelError(f"cannot read a model from {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not an ONNX file, or a truncated one ({error})") from error
-    return Manifest.from_json(metadata[KEY]) if KEY in metadata else None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"cannot load {path}: it is not an ONNX file, or a truncated one ({error})") from error
 
 
 # ModelProto in protobuf's wire format: each field is a varint tag (number << 3 | wire type), then its value.
 _GRAPH, _METADATA_PROPS = 7, 14  # field numbers in onnx.proto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external_data"},
+}
+"""Message -> field number -> the message in that field, for every way to a tensor's `external_data` in onnx.proto."""
+
+_SMALL = 2**16
+"""Bytes of a message that are read to see whether it is worth a closer look."""
+
+_MOST_FIELDS = 1_000_000
+"""In one message; the largest graphs have some ten thousand nodes, and a file of nothing but empty fields would take hours."""
+
 
 def _metadata_props(file: BinaryIO) -> dict[str, str]:
-    end = os.fstat(file.fileno()).st_size
     metadata: dict[str, str] = {}
     graphs = 0
+    for number, size in _fields(file, os.fstat(file.fileno()).st_size):
+        if number == _METADATA_PROPS:
+            if size > LARGEST_METADATA:
+                raise ValueError(f"metadata of {size} bytes")
+            key, value = _string_pair(file.read(size))
+            metadata[key] = value
+        graphs += number == _GRAPH
+    if graphs != 1:
+        raise ValueError(f"{graphs} graphs in it")
+    return metadata
+
+
+def _locations(file: BinaryIO, end: int, message: str) -> Iterator[str]:
+    """Where the tensors in the message, which goes on to `end`, say that their values lie."""
+    for number, size in _fields(file, end):
+        inner = _INSIDE[message].get(number)
+        if inner is None:
+            continue
+        begin = file.tell()
+        if size <= _SMALL:
+            if b"location" not in file.read(size):
+                continue
+            file.seek(begin)
+        if inner == "external_data":
+            key, value = _string_pair(file.read(size))
+            if key == "location":
+                yield value
+        else:
+            yield from _locations(file, begin + size, inner)
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Number and size of each field with content up to `end`, the file at its content; what of it is not read is passed over."""
+    seen = 0
     while file.tell() < end:
         number, wire = divmod(_varint(file), 8)
+        seen += 1
+        if not 0 < number < 2**29 or seen > _MOST_FIELDS:  # protobuf's own limit: beyond it readers disagree about the number
+            raise ValueError(f"field {number}" if seen <= _MOST_FIELDS else f"more than {_MOST_FIELDS} fields")
         if wire == _BYTES:
             size = _varint(file)
-            if file.tell() + size > end:
+            behind = file.tell() + size
+            if behind > end:
                 raise ValueError(f"field {number} ends behind the end of the file")
-            if number == _METADATA_PROPS:
-                key, value = _string_pair(file.read(size))
-                metadata[key] = value
-            else:
-                graphs += number == _GRAPH
-                file.seek(size, os.SEEK_CUR)
+            yield number, size
+            file.seek(behind)
         elif wire == _VARINT:
             _varint(file)
         elif wire in (_FIXED32, _FIXED64):
             file.seek(4 if wire == _FIXED32 else 8, os.SEEK_CUR)
         else:
             raise ValueError(f"wire type {wire}")
-    if graphs != 1:
-        raise ValueError(f"{graphs} graphs in it")
-    return metadata
 
 
 def _varint(file: BinaryIO) -> int:

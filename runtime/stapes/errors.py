@@ -2,8 +2,11 @@
 
     StapesError
     ├── InvalidInput      TypeError           this kind of object is no clip
+    ├── InvalidOption     ValueError          an option's value makes no sense (also RuntimeError, as torch.topk raises for a negative k)
     ├── AudioError        ValueError          the clip cannot be classified
     │   ├── AudioNotFound   FileNotFoundError
+    │   ├── DownloadError   ConnectionError     an address did not give its file
+    │   ├── LimitExceeded                     longer, or larger, than the operator allows
     │   ├── MalformedAudio                    nothing in it can be decoded
     │   └── ClipTooShort                      fewer samples than the model needs
     ├── ModelError        ValueError          the file is not a model that this version can run
@@ -14,7 +17,8 @@
         ├── CheckpointError ValueError        the checkpoint is refused, with the reason
         └── ParityError                       the artifact does not answer as the checkpoint does
 
-Every message is one sentence or two: what was given, what was expected, what to do.
+Every message is one sentence or two: what was given, what was expected, what to do. AudioWarning (UserWarning) says that there is an
+answer, but not of all the sound: a truncated file, or a clip longer than the model reads.
 """
 
 
@@ -26,12 +30,24 @@ class InvalidInput(StapesError, TypeError):
     """This kind of object is no clip."""
 
 
+class InvalidOption(StapesError, ValueError, RuntimeError):
+    """An option's value makes no sense."""
+
+
 class AudioError(StapesError, ValueError):
     """The clip cannot be classified."""
 
 
 class AudioNotFound(AudioError, FileNotFoundError):
     """No file at that path."""
+
+
+class DownloadError(AudioError, ConnectionError):
+    """An address did not give its file."""
+
+
+class LimitExceeded(AudioError):
+    """The clip is longer, or its file larger, than the operator allows."""
 
 
 class MalformedAudio(AudioError):
@@ -68,3 +84,7 @@ class CheckpointError(ExportError, ValueError):
 
 class ParityError(ExportError):
     """The artifact does not answer as the checkpoint does; nothing was written."""
+
+
+class AudioWarning(UserWarning):
+    """There is an answer, but not of all the sound: the file is truncated, or the clip longer than the model reads."""

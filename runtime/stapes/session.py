@@ -1,15 +1,22 @@
 """ONNX Runtime behind one small door: the only module of stapes that imports it."""
 
+import ctypes
 import os
 import platform
 import re
+import subprocess
+import sys
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.bundle import check_external_data
 from stapes.errors import DeviceError, MissingExtra, ModelError
 
 Array = NDArray[Any]
@@ -27,9 +34,17 @@ DTYPES = {
 }
 """ONNX Runtime's word for the type of an input -> NumPy's, for every type that features or a mask may have."""
 
+BRING_UP_S = 120
+"""How long a provider may take to come up; the first start of CUDA on a cold disk takes tens of seconds."""
+
 
 class Session:
-    """A model loaded on one device. Calling `run` from many threads at once is safe."""
+    """A model loaded on one device. Calling `run` from many threads at once is safe.
+
+    ONNX Runtime's threads do not live on in a child made by fork, where its sessions would wait for them for ever: there the file is
+    opened anew at the first run. The child must end as those of multiprocessing do, by os._exit: ONNX Runtime's own exit handlers wait for
+    the same threads.
+    """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
         """Load the ONNX file at `path`.
@@ -37,53 +52,180 @@ class Session:
         `device`: "cpu", "cuda", "cuda:N", or "auto" (CUDA where it comes up, else the CPU). `threads`: within one operator; None
         leaves the choice to ONNX Runtime, one a physical core. Raises MissingExtra, DeviceError or ModelError.
         """
-        runtime = _onnxruntime()
-        kind, index = _parse(device)
-        offered = runtime.get_available_providers()
-        if kind == "cuda" and "CUDAExecutionProvider" not in offered:
-            raise DeviceError(
-                f"device {device!r} was asked for, but this ONNX Runtime is built without CUDA; "
-                "replace it: pip uninstall onnxruntime && pip install 'stapes[gpu]'"
-            )
-        cuda = kind != "cpu" and "CUDAExecutionProvider" in offered
-        providers: list[Any] = [("CUDAExecutionProvider", {"device_id": index})] if cuda else []
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4 if kind == "auto" else 3  # errors only; auto may fail to find CUDA in silence
-        if threads is not None:
-            if threads < 1:
-                raise DeviceError(f"threads is a number from 1 up, not {threads}")
-            options.intra_op_num_threads = threads
-        try:
-            self._session = runtime.InferenceSession(Path(path), options, [*providers, "CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises a class of its own for each status code, with no base
-            if kind == "cuda" and "CUDA" in str(error):
-                raise DeviceError(_did_not_come_up(device, error)) from error
-            raise ModelError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
-        active = self._session.get_providers()
-        if kind == "cuda" and active[0] != "CUDAExecutionProvider":
-            raise DeviceError(_did_not_come_up(device, None))  # ONNX Runtime would go on with the CPU without a word
-        self.device = f"cuda:{index}" if active[0] == "CUDAExecutionProvider" else "cpu"
-        inputs = self._session.get_inputs()
+        self._path, self._threads = Path(path).absolute(), threads
+        self._opening = threading.Lock()
+        session, self.device = _open(Path(path), device, threads)
+        self._session: Any = session
+        """None in a forked child until its first run."""
+        inputs = session.get_inputs()
         self.inputs: tuple[str, ...] = tuple(entry.name for entry in inputs)
-        self.outputs: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())
+        self.outputs: tuple[str, ...] = tuple(entry.name for entry in session.get_outputs())
         self.dtypes: dict[str, type[np.generic]] = {entry.name: DTYPES[entry.type] for entry in inputs if entry.type in DTYPES}
+        self.widths: dict[str, object] = {entry.name: entry.shape[-1] if entry.shape else None for entry in session.get_outputs()}
+        """The last axis of every output: a number, or a name or None where it is free."""
         self.batches = not any(entry.shape and isinstance(entry.shape[0], int) for entry in inputs)
         """Whether the first axis of every input is free."""
+        _OPEN.add(self)
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for these inputs; ModelError where ONNX Runtime refuses them."""
+        session = self._session or self._open_again()
         try:
-            values: list[Array] = self._session.run(list(outputs), dict(feeds))
-        except Exception as error:  # as above
+            values: list[Array] = session.run(list(outputs), dict(feeds))
+        except Exception as error:  # ONNX Runtime raises a class of its own for each status code, with no base
             shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in feeds.items())
             raise ModelError(f"the model failed on {shapes}: {_first_line(error)}") from error
         return values
+
+    def leave_behind(self) -> None:
+        """In a child just forked: never touch the parent's session again, not even to destroy it."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # its end would wait for threads that are not here
+        self._session, self._opening = None, threading.Lock()
+
+    def _open_again(self) -> Any:
+        with self._opening:
+            if self._session is None:
+                if self.device != "cpu":
+                    raise DeviceError(
+                        f"the model was loaded on {self.device} before this process was forked, and CUDA does not survive a fork; start "
+                        "workers by spawn (multiprocessing.get_context('spawn')), or load the model in each"
+                    )
+                self._session, _ = _open(self._path, self.device, self._threads)
+            return self._session
+
+
+_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_OPEN):
+        session.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def _open(path: Path, device: str, threads: int | None) -> tuple[Any, str]:
+    """An InferenceSession, and the device that it runs on."""
+    runtime = _onnxruntime()
+    kind, index = _parse(device)
+    if threads is not None and threads < 1:
+        raise DeviceError(f"threads is a number from 1 up, not {threads}")
+    check_external_data(path)
+    if kind != "cpu" and CUDA in runtime.get_available_providers():
+        if session := _open_cuda(runtime, path, device, threads, index, quiet=kind == "auto"):
+            return session, f"cuda:{index}"
+    elif kind == "cuda":
+        raise DeviceError(
+            f"device {device!r} was asked for, but this ONNX Runtime is built without CUDA; "
+            "replace it: pip uninstall onnxruntime && pip install 'stapes[gpu]'"
+        )
+    try:
+        return _inference_session(runtime, path, threads, [CPU]), "cpu"
+    except Exception as error:  # as in Session.run
+        raise ModelError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
+
+
+def _open_cuda(runtime: Any, path: Path, device: str, threads: int | None, index: int, quiet: bool) -> Any:
+    """A session on CUDA. Where it does not come up: None and no word if `quiet`, else a DeviceError."""
+    if hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # the libraries of stapes[gpu] lie in site-packages, where the loader does not look
+    if quiet:
+        runtime.set_default_logger_severity(4)
+    # TF32 rounds products to 10 bits, which costs more than the whole error that an fp32 artifact may have
+    providers = [(CUDA, {"device_id": index, "use_tf32": 0}), CPU]
+    try:
+        session = _inference_session(runtime, path, threads, providers)
+    except Exception as error:
+        if quiet:
+            return None  # if it is the model's fault, the CPU will say so
+        if "CUDA" in str(error):
+            raise DeviceError(_did_not_come_up(device, reason_in(str(error)))) from error
+        raise ModelError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
+    finally:
+        if quiet:
+            runtime.set_default_logger_severity(2)
+    if session.get_providers()[0] == CUDA:
+        return session
+    if not quiet:
+        raise DeviceError(_did_not_come_up(device, None))  # ONNX Runtime would go on with the CPU without a word
+    return None
+
+
+def _inference_session(runtime: Any, path: Path, threads: int | None, providers: list[Any]) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, whatever the file is called
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # without fallback: with it ONNX Runtime tells of a failed provider on standard output, and goes on
+    return runtime.InferenceSession(path, options, providers, enable_fallback=0)
 
 
 def missing(needs: Sequence[str]) -> bool:
     """Whether this host surely lacks every one of `needs`. A host that does not tell is taken to have them."""
     flags = _cpu_flags()
     return bool(needs) and bool(flags) and not any(CPU_FLAGS.get(need, {need}) & flags for need in needs)
+
+
+@dataclass(frozen=True)
+class Build:
+    """The ONNX Runtime that is installed. What it offers says how it was built, and nothing of this host."""
+
+    version: str
+    providers: tuple[str, ...]
+    """Best first."""
+    cuda: str
+    """The version of CUDA that it was built for; empty for none."""
+
+
+def build() -> Build:
+    """The installed ONNX Runtime; MissingExtra where there is none that can be imported."""
+    runtime = _onnxruntime()
+    return Build(runtime.__version__, tuple(runtime.get_available_providers()), str(getattr(runtime, "cuda_version", None) or ""))
+
+
+def bring_up(path: str | os.PathLike[str], provider: str) -> str | None:
+    """None where a session with the model at `path` really has `provider`, else why it has not.
+
+    In a process of its own: ONNX Runtime tells the reason on standard error alone, and a library that does not fit may end the process.
+    """
+    code = "import sys; from stapes.session import active; print(); print(*active(*sys.argv[1:]))"
+    command = [sys.executable, "-P", "-c", code, os.fspath(path), provider]  # -P: no module of the working directory
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=BRING_UP_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {BRING_UP_S} s"
+    except OSError as error:
+        return f"no process could be started to find out ({error.strerror})"
+    if done.returncode < 0:
+        return f"the process died of signal {-done.returncode}"
+    if done.returncode == 0 and provider in done.stdout.splitlines()[-1].split():
+        return None
+    return reason_in(done.stdout + done.stderr)
+
+
+def active(path: str | os.PathLike[str], provider: str) -> list[str]:
+    """The providers of a session that asks for `provider`; the CPU's alone where ONNX Runtime fell back."""
+    if provider == CUDA:
+        session, _ = _open(Path(path), "cuda", None)  # as a user's own
+    else:
+        session = _onnxruntime().InferenceSession(Path(path), providers=[provider, CPU])
+    names: list[str] = session.get_providers()
+    return names
+
+
+def reason_in(said: str) -> str:
+    """What in ONNX Runtime's log tells why a provider failed: the library or the call; else the last line."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said).strip().splitlines() or ["no reason was given"]
+    found = re.search(r"(?:with error: |(?=CUDA failure \d))([^;\n]+)", "\n".join(lines))
+    return (found[1] if found else lines[-1]).strip()
 
 
 def _cpu_flags() -> set[str]:
@@ -112,8 +254,8 @@ def _parse(device: str) -> tuple[str, int]:
     return (found[1] or found[2], int(found[3] or 0))
 
 
-def _did_not_come_up(device: str, error: Exception | None) -> str:
-    why = f" ({_first_line(error)})" if error else ""
+def _did_not_come_up(device: str, reason: str | None) -> str:
+    why = f" ({reason})" if reason else ""
     return (
         f"device {device!r} did not come up{why}; check the driver with nvidia-smi and the libraries with "
         "pip install 'stapes[gpu]', or use device='cpu'"

@@ -11,7 +11,7 @@ import stapes
 
 
 def test_each_clip_is_printed_with_its_labels(stapes_command):
-    done = stapes_command("classify", "examples/yes.flac", "examples/off-stereo.mp3", "--top-k", "2", "--threads", "1")
+    done = stapes_command("classify", "examples/yes.flac", "examples/off-stereo.mp3", "--top-k", "2", "--threads", "1", "-q")
     assert done.returncode == 0
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -22,7 +22,9 @@ def test_each_clip_is_printed_with_its_labels(stapes_command):
 
 
 def test_json_is_a_list_in_input_order_with_failures_in_place(stapes_command):
-    done = stapes_command("classify", "examples/no.flac", "gone.wav", "README.md", "examples/yes.flac", "--format", "json", "--top-k", "1")
+    done = stapes_command(
+        "classify", "examples/no.flac", "gone.wav", "README.md", "examples/yes.flac", "--format", "json", "--top-k", "1", "-q"
+    )
     assert done.returncode == 1
     first, gone, text, last = json.loads(done.stdout)
     assert first.keys() == {"path", "duration", "predictions"}
@@ -49,13 +51,21 @@ def test_standard_input_is_a_clip(root: Path):
         (("classify", "examples/yes.flac", "-m", "README.md"), "not an ONNX file"),
         (("classify", "examples/yes.flac", "--device", "tpu"), "no device 'tpu'"),
         (("info", "gone.onnx"), "no model at gone.onnx"),
+        (("classify", "examples/yes.flac", "--device", "cuda:7"), "cuda:7"),
+        (("classify", "examples/yes.flac", "--hop", "1"), "--window"),
+        (("classify", "examples/yes.flac", "--merge"), "--window"),
+        (("classify", "examples/yes.flac", "--window", "0.01"), "needs 1040"),
+        (("classify", "examples", "--format", "srt"), "-o FOLDER/"),
+        (("classify", "examples", "--plot", "x.png"), "--plot"),
+        (("classify", "examples/yes.flac", "--revision", "v1"), "hub id"),
+        (("classify", "examples/yes.flac", "-o", "README.md/x.json"), "cannot write"),
     ],
 )
 def test_without_a_model_or_device_one_sentence_and_exit_2(arguments: tuple[str, ...], says: str, stapes_command):
     done = stapes_command(*arguments)
     assert done.returncode == 2
     assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.replace("stapes: device: cpu (auto)\n", "").count("\n") == 1
     assert done.stdout == ""
 
 
@@ -82,7 +92,7 @@ def test_info_says_what_the_file_is(stapes_command):
 def test_version_and_help_name_every_command(stapes_command):
     assert stapes_command("--version").stdout == f"stapes {stapes.__version__}\n"
     shown = stapes_command("--help", without=("torch", "onnxruntime", "stapes_export")).stdout
-    assert all(command in shown for command in ("classify", "info", "export"))
+    assert all(command in shown for command in ("classify", "info", "verify", "doctor", "export", "lock"))
 
 
 def test_export_without_its_extra_is_one_sentence(stapes_command, tmp_path: Path):
@@ -97,3 +107,33 @@ def test_a_reader_that_goes_away_is_no_error(root: Path):
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=root, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+def test_auto_says_which_device_it_chose_and_a_named_one_does_not(stapes_command):
+    assert "device: cpu (auto)" in stapes_command("classify", "examples/yes.flac").stderr
+    assert stapes_command("classify", "examples/yes.flac", "--device", "cpu").stderr == ""
+
+
+def test_debug_shows_where_an_error_came_from(stapes_command):
+    assert "Traceback" in stapes_command("classify", "README.md", "--debug").stderr
+    assert "Traceback" in stapes_command("info", "gone.onnx", "--debug").stderr
+
+
+def test_a_threshold_leaves_out_labels_below_it(stapes_command):
+    done = stapes_command("classify", "examples/no.flac", "--threshold", "0.5", "--format", "json")
+    (clip,) = json.loads(done.stdout)
+    assert [found["label"] for found in clip["predictions"]] == ["no"]
+
+
+def test_an_output_file_appears_whole_and_leaves_nothing_beside_it(stapes_command, tmp_path: Path):
+    out = tmp_path / "found.csv"
+    done = stapes_command("classify", "examples/no.flac", "--format", "csv", "-o", out, "--top-k", "1")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert out.read_text().splitlines()[1].startswith("examples/no.flac,0.000000,0.744500,no,")
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_ascii_terminal_gets_an_answer(stapes_command):
+    done = stapes_command("classify", "examples/no.flac", "--top-k", "1", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "no" in done.stdout.split()

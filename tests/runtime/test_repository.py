@@ -93,8 +93,31 @@ def test_several_graphs_and_none_of_them_plain_must_be_chosen_from(tmp_path: Pat
 def test_a_single_file_has_no_precision_to_pick(tmp_path: Path):
     (tmp_path / "m.onnx").write_bytes(model_with(OURS.to_json()))
     assert repository.find(tmp_path / "m.onnx").manifest == OURS
-    with pytest.raises(ModelError, match="precision picks a graph of a directory"):
-        stapes.load(tmp_path / "m.onnx", precision="int8")
+    assert repository.find(tmp_path / "m.onnx", "int8").manifest == OURS  # what it was exported with
+    with pytest.raises(ModelError, match="with, int8, not fp16; precision picks a graph of a directory"):
+        stapes.load(tmp_path / "m.onnx", precision="fp16")
+
+
+def test_an_artifact_among_the_graphs_is_none_of_them(tmp_path: Path):
+    folder = directory(tmp_path, "model_int8.stapes.onnx", "onnx/model_q4.onnx")
+    assert repository.find(folder).file == folder / "onnx/model_q4.onnx"
+
+
+def test_the_choice_over_a_part_of_the_files_is_the_choice_over_all(tmp_path: Path):
+    names = ["onnx/model.onnx", "onnx/model_int8.onnx", "model_int8.onnx", "model_quantized.onnx", "onnx/model_q4.onnx"]
+    for precision, chosen in ((None, "onnx/model.onnx"), ("q8", "model_quantized.onnx"), ("int8", "onnx/model_int8.onnx")):
+        there = repository.graphs(names)
+        assert there[repository.choose(there, precision, "owner/model")] == chosen
+        for others in ([], names[3:], names[1:3]):
+            part = repository.graphs([*others, chosen])
+            assert part[repository.choose(part, precision, "owner/model")] == chosen
+
+
+def test_a_snapshot_of_a_hub_is_named_by_its_id_and_commit(tmp_path: Path):
+    snapshot = tmp_path / "models--owner--some-words" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    manifest = repository.find(directory(snapshot, "model.onnx")).manifest
+    assert (manifest.name, manifest.provenance.source, manifest.provenance.revision) == ("owner/some-words", "owner/some-words", "0" * 40)
 
 
 def test_the_configs_make_the_manifest(tmp_path: Path):

@@ -19,8 +19,13 @@ def test_cuda_without_a_cuda_build_is_an_error_that_names_the_extra(device: str)
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="this ONNX Runtime is built without CUDA")
-def test_cuda_with_a_cuda_build_comes_up():
-    assert stapes.load(device="cuda").device == "cuda:0"
+def test_cuda_with_a_cuda_build_comes_up_or_is_an_error():
+    if session.bring_up(DEFAULT_MODEL, session.CUDA) is None:
+        assert stapes.load(device="cuda").device == "cuda:0"
+    else:
+        with pytest.raises(DeviceError, match="did not come up"):
+            stapes.load(device="cuda")
+        assert stapes.load().device == "cpu"
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:-1", "CPU", "", "0"])

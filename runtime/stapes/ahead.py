@@ -1,0 +1,32 @@
+"""Work done before its result is asked for, in threads, in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, held: int = 0) -> Iterator[R]:
+    """`function` of every item, in the items' order, by `workers` threads; 0: by the caller's own, nothing ahead.
+
+    At most `workers` + `held` results are made before they are asked for, so that an endless iterable costs no memory. The items are taken
+    in the caller's thread.
+    """
+    if not workers:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="stapes") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > workers + held:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # where the caller stops early, or an item fails
+            for future in waiting:
+                future.cancel()

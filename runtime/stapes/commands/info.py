@@ -1,0 +1,54 @@
+"""stapes info."""
+
+import argparse
+import json
+import os
+
+from stapes import repository
+from stapes.bundle import Manifest
+from stapes.classifier import DEFAULT_MODEL
+from stapes.commands.arguments import Run, add_precision
+
+
+def command(parser: argparse.ArgumentParser) -> Run:
+    """Print what a model file says of itself."""
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="default: the embedded model")
+    parser.add_argument("--json", action="store_true", help="the whole manifest as JSON")
+    add_precision(parser)
+
+    def run(options: argparse.Namespace) -> int:
+        found = repository.find(options.model, options.precision)
+        manifest = found.manifest
+        if options.json:
+            print(json.dumps(json.loads(manifest.to_json()), ensure_ascii=False, indent=2))
+            return 0
+        rows = _describe(manifest) | {"size": f"{os.path.getsize(found.file) / 1e6:.1f} MB"}
+        width = max(map(len, rows))
+        for key, value in rows.items():
+            print(f"{key:<{width}}  {value}")
+        return 0
+
+    return run
+
+
+def _describe(manifest: Manifest) -> dict[str, str]:
+    made, labels = manifest.provenance, manifest.labels
+    rows = {
+        "name": manifest.name,
+        "labels": f"{len(labels)}: {' '.join(labels[:20])}{' …' if len(labels) > 20 else ''}",
+        "activation": manifest.activation,
+        "rate": f"{manifest.rate} Hz, {manifest.frontend.min_samples} samples at least",
+        "frontend": " > ".join(map(str, manifest.frontend.steps)) or "none: the model reads samples",
+        "precision": made.precision,
+        "needs": " or ".join(manifest.needs) or "any CPU",
+        "source": f"{made.source} ({made.model_type}){f' at {made.revision}' if made.revision else ''}",
+        "made by": " ".join(f"{tool} {number}" for tool, number in made.tools.items()) or "not stated",
+    }
+    if made.options:
+        rows["options"] = " ".join(f"{name}={value}" for name, value in made.options.items())
+    if parity := manifest.parity:
+        rows["parity"] = (
+            f"logits within {parity.max_difference:g} of the checkpoint's, same top label on {parity.agreement:.1%} of "
+            f"{parity.clips} {parity.signal} clip{'s' if parity.clips > 1 else ''}"
+        )
+    return rows

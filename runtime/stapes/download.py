@@ -1,0 +1,76 @@
+"""An http(s) address -> the bytes behind it, within limits."""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+from stapes.errors import DownloadError, LimitExceeded
+
+SCHEMES = ("http", "https")
+
+MAX_BYTES = 512 * 2**20
+"""Bytes that an address may give where the operator sets no limit."""
+
+CHUNK = 2**16
+
+
+def is_address(text: str) -> bool:
+    """Whether a path is an address, as the original decides it."""
+    return text.startswith(("http://", "https://"))
+
+
+def download(address: str, timeout: float, max_bytes: int | None = None) -> bytes:
+    """What the address gives: one GET, redirects followed within http and https and never down to http.
+
+    `timeout`: seconds for the whole of it. Raises DownloadError, or LimitExceeded past `max_bytes`.
+    """
+    limit = MAX_BYTES if max_bytes is None else max_bytes
+    deadline = time.monotonic() + timeout
+    opener = urllib.request.build_opener(_SameKind())
+    request = urllib.request.Request(address, headers={"User-Agent": f"stapes/{version('stapes')}"})
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return _body(answer, address, limit, deadline)
+    except DownloadError:
+        raise
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{address} answered {error.code} {error.reason}; check the address") from error
+    except TimeoutError as error:
+        raise _late(address, timeout) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address without a host
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise _late(address, timeout) from error
+        raise DownloadError(f"cannot fetch {address}: {reason or type(error).__name__}") from error
+
+
+def _body(answer: Any, address: str, limit: int, deadline: float) -> bytes:
+    promised = answer.headers.get("Content-Length", "")
+    if promised.isdecimal() and int(promised) > limit:
+        raise LimitExceeded(f"{address} has {promised} bytes, more than the {limit} allowed (max_bytes, --max-bytes)")
+    body = bytearray()
+    while chunk := answer.read1(CHUNK):  # read1: what is there, so that a server that trickles meets the deadline
+        body += chunk
+        if len(body) > limit:
+            raise LimitExceeded(f"{address} has more than the {limit} bytes allowed (max_bytes, --max-bytes)")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if promised.isdecimal() and len(body) < int(promised):
+        raise DownloadError(f"{address} broke off after {len(body)} of {promised} bytes; try again")
+    return bytes(body)
+
+
+def _late(address: str, timeout: float) -> DownloadError:
+    return DownloadError(f"{address} took more than {timeout:g} s; try again, or allow more (timeout, --timeout)")
+
+
+class _SameKind(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in SCHEMES or (before, after) == ("https", "http"):
+            raise DownloadError(f"{req.full_url} redirects from {before} to {after}, which is not followed; give the file's own address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
