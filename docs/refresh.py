@@ -1,4 +1,4 @@
-"""Brings the README up to date: python docs/refresh.py runs its commands and writes their output and its figures in place.
+"""Brings the READMEs up to date: python docs/refresh.py runs their commands and writes output and figures in place.
 
 Commands stand in ```console blocks behind "$ ", Python in ```python blocks whose output follows in a ```text block; figures stand
 between <!-- figures: NAME --> and <!-- end -->. A test compares what stands there with what the commands print.
@@ -14,11 +14,12 @@ from statistics import median
 from stapes_bench.host import describe
 
 ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
 INSTALL = re.compile(r"^pip install [^&]*(&&\s*(pytest$)?)?")  # done before: this environment is its result, this test one of the suite
 
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
-FIGURES = re.compile(r"<!-- figures: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
+FIGURES = re.compile(r"<!-- figures: ([\w.]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def run(command: str) -> str:
@@ -48,27 +49,46 @@ def python(program: str) -> str:
 
 def figures(name: str) -> str:
     """The table of a committed measurement."""
-    return {"startup": startup}[name](json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()))
+    name, _, language = name.partition(".")
+    return {"startup": startup}[name](json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()), WORDS[language or "en"])
 
 
-def startup(measured: dict) -> str:
+WORDS = {
+    "en": {
+        "installed": "installed, MB",
+        "cpu": " (torch for CPU)",
+        "seconds": "process start to first answer, s",
+        "peak": "peak memory, MB",
+        "note": "Medians of {rounds} interleaved runs, one clip, the same checkpoint, answers compared first; {host}. "
+        "`import stapes` costs {extra:.0f} ms more than `import numpy`. Measured by `python -m stapes_bench.startup`.",
+    },
+    "zh": {
+        "installed": "安装体积，MB",
+        "cpu": "（CPU 版 torch）",
+        "seconds": "从进程启动到首个结果，秒",
+        "peak": "内存峰值，MB",
+        "note": "{rounds} 轮交错运行的中位数，同一片段、同一检查点，先核对结果再计时；{host}。"
+        "`import stapes` 比 `import numpy` 多用 {extra:.0f} 毫秒。由 `python -m stapes_bench.startup` 测得。",
+    },
+}
+"""What the table of figures says, by the language of the page."""
+
+
+def startup(measured: dict, words: dict[str, str]) -> str:
     seconds = {name: median(values) for name, values in measured["seconds"].items()}
     peak = {name: median(values) for name, values in measured["peak_mb"].items()}
     installed = measured["installed_mb"]
     rows = [
         ("", "transformers", "stapes"),
         ("---", "---", "---"),
-        ("installed, MB", f"{installed['transformers']:.0f} (torch for CPU)", f"{installed['stapes']:.0f}"),
-        ("process start to first answer, s", f"{seconds['transformers']:.2f}", f"{seconds['stapes']:.2f}"),
-        ("peak memory, MB", f"{peak['transformers']:.0f}", f"{peak['stapes']:.0f}"),
+        (words["installed"], f"{installed['transformers']:.0f}{words['cpu']}", f"{installed['stapes']:.0f}"),
+        (words["seconds"], f"{seconds['transformers']:.2f}", f"{seconds['stapes']:.2f}"),
+        (words["peak"], f"{peak['transformers']:.0f}", f"{peak['stapes']:.0f}"),
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     extra_ms = 1e3 * (seconds["import stapes"] - seconds["import numpy"])
-    return (
-        f"{table}\nMedians of {len(measured['seconds']['stapes'])} interleaved runs, one clip, the same checkpoint, "
-        f"answers compared first; {describe(measured['host'])}. `import stapes` costs {extra_ms:.0f} ms more than `import numpy`. "
-        "Measured by `python -m stapes_bench.startup`.\n"
-    )
+    note = words["note"].format(rounds=len(measured["seconds"]["stapes"]), host=describe(measured["host"]), extra=extra_ms)
+    return f"{table}\n{note}\n"
 
 
 def refreshed(text: str) -> str:
@@ -85,5 +105,6 @@ def refreshed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(refreshed(readme.read_text()))
+    for name in READMES:
+        readme = ROOT / name
+        readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,6 +17,7 @@ CLIPS = {  # file -> word, espeak-ng voice, words a minute
     "stop.flac": ("stop", "en-gb-scotland", 160),
 }
 STEREO = ("off", "en-us+m7", 130)
+SPOKEN = {"yes": 0.6, "left": 2.6, "stop": 4.3, "no": 7.0, "stop ": 8.9, "yes ": 10.4}  # word -> second at which long/commands.flac says it
 
 
 def speak(word: str, voice: str, speed: int) -> tuple[np.ndarray, int]:
@@ -33,6 +34,11 @@ def main() -> None:
     left = soxr.resample(samples, rate, 44100)
     right = 0.5 * np.concatenate([np.zeros(20, left.dtype), left])[: len(left)]  # half as loud, half a millisecond later
     soundfile.write(HERE / "off-stereo.mp3", np.stack([left, right], axis=1), 44100)
+    long = 3e-4 * np.random.default_rng(0).standard_normal(12 * 16000)  # a quiet room
+    for word, second in SPOKEN.items():
+        samples, _ = soundfile.read(HERE / f"{word.strip()}.flac")
+        long[round(second * 16000) :][: len(samples)] += samples
+    soundfile.write(HERE / "long" / "commands.flac", long, 16000, subtype="PCM_16")
 
 
 if __name__ == "__main__":

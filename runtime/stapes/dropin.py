@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from stapes.audio import Downmix, Reading, Source
 from stapes.bundle import Activation
 from stapes.classifier import Classifier, OnError, load
@@ -88,7 +90,7 @@ class AudioClassificationPipeline:
         inputs: Source | Iterable[Source],
         *,
         top_k: int | None = UNSET,
-        function_to_apply: Activation | None = UNSET,
+        function_to_apply: Activation | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
         on_error: OnError = UNSET,
@@ -101,7 +103,7 @@ class AudioClassificationPipeline:
         """
         _ignore(ignored)
         self.call_count += 1
-        given = {"top_k": top_k, "function_to_apply": function_to_apply, "on_error": on_error}
+        given = {"top_k": top_k, "function_to_apply": UNSET if function_to_apply is None else function_to_apply, "on_error": on_error}
         options = self._options | {name: value for name, value in given.items() if value is not UNSET}
         several = _several(inputs)
         if several is None:
@@ -117,16 +119,20 @@ class AudioClassificationPipeline:
 
     def _batching(self, batch_size: int | None, num_workers: int | None) -> dict[str, Any]:
         chosen = {"batch_size": (batch_size, self._batch_size), "num_workers": (num_workers, self._num_workers)}
-        return {name: next((value for value in values if value is not None), 1) for name, values in chosen.items()}
+        numbers = {name: next((value for value in values if value is not None), 1) for name, values in chosen.items()}
+        size = numbers["batch_size"]
+        if isinstance(size, bool) or not isinstance(size, int | np.integer):
+            raise InvalidOption(f"batch_size is a whole number from 1 up, not {size!r}")  # no TypeError: torch's DataLoader raises ValueError
+        return numbers
 
 
 def pipeline(
     task: str | None = None,
     model: str | os.PathLike[str] | Classifier | None = None,
+    *,
     feature_extractor: Any = None,
     modelcard: Any = None,
     framework: str | None = None,
-    *,
     revision: str | None = None,
     token: str | bool | None = None,
     device: Any = None,
@@ -182,9 +188,11 @@ def _several(inputs: Any) -> Iterable[Any] | None:
         return None
     if hasattr(inputs, "read") or hasattr(inputs, "get_all_samples"):
         return None
+    if hasattr(inputs, "__iter__"):
+        return iter(inputs)
     if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):  # a dataset as torch has it, which need not iterate
         return (inputs[index] for index in range(len(inputs)))
-    return iter(inputs) if hasattr(inputs, "__iter__") else None
+    return iter(inputs) if hasattr(inputs, "__getitem__") else None  # one without a length: to its IndexError
 
 
 def _answer(found: list[Prediction]) -> Answer:
@@ -202,7 +210,8 @@ def _device(device: Any) -> str:
         return "auto"
     if isinstance(device, int) and not isinstance(device, bool):
         return "cpu" if device < 0 else f"cuda:{device}"
-    return str(device)  # a name, or a torch.device, which prints as one
+    name = str(device)  # a name, or a torch.device, which prints as one
+    return "cpu" if name == "cpu:0" else name
 
 
 def _check_dtype(dtype: Any) -> None:

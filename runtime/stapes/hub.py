@@ -13,7 +13,6 @@ import codecs
 import contextlib
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -230,6 +229,8 @@ def _absent() -> list[str]:
 
 def _run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
     """Run a program whose output goes to our standard error as it comes; its exit status and last line."""
+    import subprocess  # here: only an export needs it, and every start would pay for it
+
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **variables}
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     tail = ""

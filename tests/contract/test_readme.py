@@ -53,8 +53,19 @@ def test_every_program_prints_what_the_readme_shows(root: Path, refresh: ModuleT
         assert_same(re.sub(r"'label': '\w+'}]", "", shown), re.sub(r"'label': '\w+'}]", "", refresh.python(program)))
 
 
-def test_every_figure_is_that_of_the_committed_measurement(root: Path, refresh: ModuleType):
-    found = refresh.FIGURES.findall((root / "README.md").read_text())
+def test_every_language_shows_the_same_commands_and_programs(root: Path, refresh: ModuleType):
+    english, *others = [(root / name).read_text(encoding="utf-8") for name in refresh.READMES]
+    assert others
+    for other in others:
+        assert refresh.CONSOLE.findall(other) == refresh.CONSOLE.findall(english)
+        assert refresh.PYTHON.findall(other) == refresh.PYTHON.findall(english)
+        assert other.count("\n## ") == english.count("\n## ")
+        assert re.findall(r"\]\((?!README)[^)]*\)", other) == re.findall(r"\]\((?!README)[^)]*\)", english)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_every_figure_is_that_of_the_committed_measurement(page: str, root: Path, refresh: ModuleType):
+    found = refresh.FIGURES.findall((root / page).read_text(encoding="utf-8"))
     assert found
     for name, table in found:
         assert table == refresh.figures(name), "run python docs/refresh.py"
