@@ -18,6 +18,9 @@ EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where weights may lie, best first; an index names the shards beside it."""
 
+MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx")
+"""What a file is called that someone gives in place of its folder. Names on a hub have dots too."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -59,7 +62,7 @@ def fetch(source: str, revision: str | None = None) -> Checkpoint:
         if revision is not None:
             raise CheckpointError(f"{source} is a folder, which has no revisions; leave --revision out")
         return Checkpoint(folder, folder.resolve().name, None, _files(folder, source))
-    if source.count("/") > 1 or source.startswith((".", "/", "~")) or folder.suffix or folder.exists():
+    if source.count("/") > 1 or source.startswith((".", "/", "~")) or folder.suffix in MODEL_SUFFIXES or folder.exists():
         raise CheckpointError(f"no folder {source}; give a checkpoint's folder, or a hub id such as owner/name")
     return _download(source, revision)
 

@@ -6,8 +6,6 @@ classify = stapes.load()              # or stapes.load("model.onnx", device="cud
 classify("clip.wav", top_k=3)         # [Prediction(label="yes", score=0.98, index=0), ...]
 """
 
-from importlib.metadata import version
-
 from stapes.audio import Clip, Reading
 from stapes.classifier import Classifier, load
 from stapes.dropin import pipeline
@@ -60,4 +58,10 @@ __all__ = [
     "AudioWarning",
 ]
 
-__version__ = version("stapes")
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # a third of the time that importing stapes would take
+
+        return version("stapes")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

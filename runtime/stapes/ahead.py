@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,6 +20,8 @@ def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, held: in
     if not workers:
         yield from map(function, items)
         return
+    from concurrent.futures import ThreadPoolExecutor  # here: one clip needs none
+
     with ThreadPoolExecutor(workers, thread_name_prefix="stapes") as pool:
         waiting: deque[Future[R]] = deque()
         try:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.decode import BLOCK, Sound, decoded
-from stapes.download import download, is_address
 from stapes.errors import AudioError, AudioNotFound, InvalidInput, InvalidOption, LimitExceeded
 from stapes.frontend import RATES
 from stapes.resample import METHODS, Method, resampler
@@ -28,6 +27,9 @@ FULL_SCALE = {"int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
 SPEAKERS = 8
 """Channels of the largest common layout, 7.1. More are microphones, and their average is no one's sound."""
+
+ADDRESSES = ("http://", "https://")
+"""How a path begins that is an address, as the original decides it."""
 
 HALF = math.sqrt(0.5)
 TO_MONO: dict[int, tuple[float, ...]] = {
@@ -167,7 +169,9 @@ def _opened(source: Source, name: str, rate: int, reading: Reading) -> Iterator[
 
 def _file(source: Source, name: str, reading: Reading) -> Path | bytes | None:
     """The path or the bytes of an audio file, within the limit on its size; None where the source is none."""
-    if isinstance(source, str) and is_address(source):
+    if isinstance(source, str) and source.startswith(ADDRESSES):
+        from stapes.download import download  # its libraries take longer to load than most clips to classify
+
         return download(source, reading.timeout, reading.max_bytes)
     if isinstance(source, str | os.PathLike):
         return _path(Path(source), reading.max_bytes)

@@ -265,9 +265,7 @@ class Classifier:
         logits, labels = self._session.run(["logits"], feeds)[0], len(self.manifest.labels)
         if np.shape(logits) != (clips, labels) or logits.dtype.kind != "f":
             kind = getattr(logits, "dtype", type(logits).__name__)
-            raise ModelError(
-                f"the graph's logits are {kind} {np.shape(logits)} for clips and labels ({clips}, {labels}); it is no classifier"
-            )
+            raise ModelError(f"the graph's logits are {np.shape(logits)} {kind} for {clips} clips and {labels} labels")
         return logits
 
 

@@ -11,9 +11,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from typing import Any
 
-from stapes import __version__
+import stapes
 from stapes.commands import COMMANDS, Command
 from stapes.commands.arguments import say
 from stapes.errors import StapesError
@@ -50,12 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stapes", description="Hugging Face audio classification without torch.")
-    parser.add_argument("--version", action="version", version=f"stapes {__version__}")
+    parser.add_argument("--version", action=_Version, help="show the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         _add(commands, name, command)
     typed = next((word for word in arguments if not word.startswith("-")), None)
     if typed not in COMMANDS:
+        from importlib.metadata import entry_points  # here: our own commands need it not
+
         for entry in sorted(entry_points(group="stapes.commands")):
             if entry.name == typed:
                 _add(commands, entry.name, entry.load())
@@ -69,6 +71,15 @@ def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: 
     parser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(run=command(parser))
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"stapes {stapes.__version__}")
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -6,22 +6,22 @@ Nothing is decoded before it is asked for, so that a caller can stop at any samp
 import io
 import os
 import re
-import shutil
 import struct
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stapes.errors import AudioWarning, MalformedAudio
+
+if TYPE_CHECKING:
+    import subprocess
 
 Block = NDArray[np.float32]
 
@@ -199,6 +199,10 @@ def _pyav_frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
 
 @contextmanager
 def _ffmpeg(file: Path | bytes, name: str) -> Iterator[Sound]:
+    import shutil  # these here: only what libsndfile cannot read needs them, and every start would pay
+    import subprocess
+    import tempfile
+
     program = shutil.which("ffmpeg")
     if program is None:
         raise _Unreadable(ABSENT)

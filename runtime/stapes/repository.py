@@ -231,7 +231,5 @@ def _shortest(config: Config, folder: Path) -> int:
     sensible = len(layers) <= MOST_LAYERS and all(1 <= number <= MOST["size"] for layer in layers for number in layer)
     shortest = 1 + sum((kernel - 1) * prod(stride for _, stride in layers[:i]) for i, (kernel, _) in enumerate(layers)) if sensible else 0
     if not 1 <= shortest <= MOST["size"]:
-        raise ModelError(
-            f"conv_kernel and conv_stride in {folder / CONFIG} make no sense: no model needs {MOST['size']} samples for a frame"
-        )
+        raise ModelError(f"conv_kernel and conv_stride in {folder / CONFIG} make no sense: more than {MOST['size']} samples a frame")
     return shortest

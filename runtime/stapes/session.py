@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import re
-import subprocess
 import sys
 import threading
 import weakref
@@ -194,6 +193,8 @@ def bring_up(path: str | os.PathLike[str], provider: str) -> str | None:
 
     In a process of its own: ONNX Runtime tells the reason on standard error alone, and a library that does not fit may end the process.
     """
+    import subprocess  # here: every start would pay for it
+
     code = "import sys; from stapes.session import active; print(); print(*active(*sys.argv[1:]))"
     command = [sys.executable, "-P", "-c", code, os.fspath(path), provider]  # -P: no module of the working directory
     try:

@@ -128,6 +128,11 @@ class Stream(IterableDataset):
         return iter(self.items)
 
 
+class Measured(Stream):
+    def __len__(self) -> int:
+        return len(self.items)
+
+
 class Sequential:
     """A sequence, and neither a list nor a dataset."""
 
@@ -184,6 +189,8 @@ class Row:
     model: str = TRAINED
     needs: str = ""
     """What this host must have or lack; see `host`."""
+    pending: str = ""
+    """What stapes still does otherwise, and should not."""
 
 
 @dataclass
@@ -382,14 +389,16 @@ def extractor(**options: Any) -> Callable[[Case], Mapping[str, Any]]:
 CONSTRUCTION = [
     Row("no feature_extractor", yes, YES, given={"feature_extractor": None}),
     Row("the model's own feature_extractor", yes, YES, given=extractor(return_attention_mask=False)),
+    Row("its folder", yes, YES, given=lambda case: {"feature_extractor": str(case.bench.checkpoint(TRAINED))}),
+    Row("another feature_extractor", yes, Answer(), Raises(ValueError), differs="another-extractor", given=extractor(do_normalize=False)),
     Row(
-        "its folder", yes, YES, given=lambda case: {"feature_extractor": str(case.bench.checkpoint(TRAINED))}
+        "a feature_extractor that is none",
+        yes,
+        Raises(AttributeError),
+        Raises(TypeError),
+        differs="extractor-kind",
+        given={"feature_extractor": 5},
     ),
-    Row(
-        "another feature_extractor", yes, Answer(), Raises(ValueError), differs="another-extractor",
-        given=extractor(do_normalize=False),
-    ),
-    Row("no feature_extractor at all", yes, Raises(AttributeError), Raises(TypeError), differs="no-extractor", given={"feature_extractor": 5}),
     Row("a feature_extractor that is not there", yes, Raises(OSError), given={"feature_extractor": "./gone"}),
     Row("modelcard", yes, YES, given={"modelcard": "a card"}),
     Row("framework pt", yes, YES, given={"framework": "pt"}),
@@ -401,8 +410,13 @@ CONSTRUCTION = [
     ),
     Row("device 0 where there is none", yes, YES, Raises(RuntimeError), differs="no-gpu", given={"device": 0}, needs="no accelerator"),
     Row(
-        "device cuda where there is none", yes, Raises(AssertionError), Raises(RuntimeError), differs="no-gpu",
-        given={"device": "cuda"}, needs="no accelerator",
+        "device cuda where there is none",
+        yes,
+        Raises(AssertionError),
+        Raises(RuntimeError),
+        differs="no-gpu",
+        given={"device": "cuda"},
+        needs="no accelerator",
     ),
     *(Row(f"device {name}", yes, Raises(RuntimeError), given={"device": name}, needs="no accelerator") for name in ("mps", "abacus")),
     *(
@@ -412,8 +426,7 @@ CONSTRUCTION = [
     ),
     *(
         Row(
-            f"{name} {dtype}", yes, Answer("yes", within=1e-3), warns="precision is decided at export", differs="dtype",
-            given={name: dtype},
+            f"{name} {dtype}", yes, Answer("yes", within=1e-3), warns="precision is decided at export", differs="dtype", given={name: dtype}
         )
         for name in ("dtype", "torch_dtype")
         for dtype in ("float16", torch.float16)
@@ -425,15 +438,24 @@ CONSTRUCTION = [
     Row("args_parser", yes, YES, given={"args_parser": object()}),
     Row("an unknown argument", yes, YES, warns=r"^wine: no argument", differs="unknown-arguments", given={"wine": "red"}),
     Row(
-        "arguments for other tasks", yes, YES, warns=r"^config, image_processor, tokenizer, use_fast: no argument", differs="unknown-arguments",
+        "arguments for other tasks",
+        yes,
+        YES,
+        warns=r"^config, image_processor, tokenizer, use_fast: no argument",
+        differs="unknown-arguments",
         given={"config": None, "tokenizer": None, "image_processor": None, "use_fast": True},
     ),
     Row("no task", yes, Raises(RuntimeError), YES, differs="task", given={"task": None}),
     Row("a task that nobody knows", yes, Raises(KeyError), Raises(ValueError), differs="task", given={"task": "wine-tasting"}),
     Row("another task", yes, Raises(ValueError), given={"task": "image-classification"}),
     Row(
-        "neither task nor model", yes, Raises(RuntimeError), Answer("yes", count=5, within=0.02), differs="default-model",
-        given={"task": None, "model": None}, call={},
+        "neither task nor model",
+        yes,
+        Raises(RuntimeError),
+        Answer("yes", count=5, within=0.02),
+        differs="default-model",
+        given={"task": None, "model": None},
+        call={},
     ),
     Row("a model that is not there", yes, Raises(OSError), given=lambda case: {"model": str(case.world.folder / "gone")}),
     Row("a model as Path", yes, YES, given=lambda case: {"model": case.model}),
@@ -443,8 +465,8 @@ CONSTRUCTION = [
 FILES = [
     Row("a path", lambda w: str(w.flac), YES, needs="ffmpeg"),
     Row("a missing path", lambda w: "gone.wav", Raises(FileNotFoundError)),
-    Row("an empty path", lambda w: "", Raises(FileNotFoundError)),
-    Row("a directory", lambda w: str(w.folder), Raises(IsADirectoryError)),
+    Row("an empty path", lambda w: "", Raises(FileNotFoundError), pending="a directory, it says"),
+    Row("a directory", lambda w: str(w.folder), Raises(IsADirectoryError), pending="only a ValueError"),
     Row("a path with a null byte", lambda w: "a\0b", Raises(ValueError)),
     Row("file://", lambda w: w.flac.as_uri(), Raises(FileNotFoundError)),
     Row("ftp://", lambda w: "ftp://127.0.0.1/yes.flac", Raises(FileNotFoundError)),
@@ -455,7 +477,9 @@ FILES = [
     Row("404 and words", lambda w: f"{w.address}/gone", Raises(ValueError), needs="ffmpeg"),
     Row("404 and audio", lambda w: f"{w.address}/lost.flac", YES, Raises(ConnectionError), differs="http-status", needs="ffmpeg"),
     Row("a refused connection", lambda w: w.nobody, Raises(httpx.ConnectError), Raises(ConnectionError), differs="connections"),
-    Row("an address without a host", lambda w: "http://", Raises(httpx.UnsupportedProtocol), Raises(ConnectionError), differs="connections"),
+    Row(
+        "an address without a host", lambda w: "http://", Raises(httpx.UnsupportedProtocol), Raises(ConnectionError), differs="connections"
+    ),
     Row("a Path", lambda w: w.flac, Raises(TypeError), YES, differs="paths"),
     Row("bytes", lambda w: w.flac.read_bytes(), YES, needs="ffmpeg"),
     Row("a bytearray", lambda w: bytearray(w.flac.read_bytes()), Raises(TypeError), YES, differs="buffers"),
@@ -466,33 +490,54 @@ FILES = [
     Row("bytes that are no audio", lambda w: b"words " * 100, Raises(ValueError), needs="ffmpeg"),
     Row("a header without samples", lambda w: encoded(w.yes[:0]), Raises(ValueError), needs="ffmpeg"),
     Row("a truncated file", lambda w: encoded(w.yes)[:20000], Answer(), warns="breaks off", differs="truncated", needs="ffmpeg"),
-    Row("a file of one sample", lambda w: encoded(w.yes[:1]), Raises(RuntimeError), Raises(ValueError), differs="short-clip", needs="ffmpeg"),
-    *(
-        Row(f"{kind} {subtype}", lambda w, kind=kind, subtype=subtype: encoded(w.yes, format=kind, subtype=subtype), Answer(), needs="ffmpeg")
-        for kind, subtype in (
-            *(("WAV", name) for name in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM")),
-            *(("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("OGG", "VORBIS")),
-        )
+    Row(
+        "a file of one sample", lambda w: encoded(w.yes[:1]), Raises(RuntimeError), Raises(ValueError), differs="short-clip", needs="ffmpeg"
     ),
     *(
         Row(
-            f"{count} channels, as ffmpeg mixes them", lambda w, count=count: encoded(w.channels(count)), Answer(),
-            options={"downmix": "ffmpeg"}, model=LOUD, needs="ffmpeg",
+            f"{kind} {subtype}",
+            lambda w, kind=kind, subtype=subtype: encoded(w.yes, format=kind, subtype=subtype),
+            Answer(),
+            needs="ffmpeg",
+        )
+        for kind, subtype in (
+            *(("WAV", name) for name in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM")),
+            *(("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("OGG", "VORBIS")),
+        )
+    ),
+    Row("CAF", lambda w: encoded(w.yes, format="CAF"), Raises(ValueError), YES, differs="pipes", needs="ffmpeg"),
+    *(
+        Row(
+            f"{count} channels, as ffmpeg mixes them",
+            lambda w, count=count: encoded(w.channels(count)),
+            Answer(),
+            options={"downmix": "ffmpeg"},
+            model=LOUD,
+            needs="ffmpeg",
         )
         for count in (2, 3, 4, 5, 6, 8)
     ),
     Row(
-        "two channels", lambda w: encoded(w.channels(2)), Answer(), Answer(lambda w: w.channels(2).mean(axis=1)), differs="downmix",
-        model=LOUD, needs="ffmpeg",
+        "two channels",
+        lambda w: encoded(w.channels(2)),
+        Answer(),
+        Answer(lambda w: w.channels(2).mean(axis=1)),
+        differs="downmix",
+        model=LOUD,
+        needs="ffmpeg",
     ),
     *(
         Row(
-            f"a file at {rate} Hz", lambda w, rate=rate: encoded(w.yes, rate), Answer(), Answer(within=0.01),
-            differs="resampling-of-files", needs="ffmpeg",
+            f"a file at {rate} Hz",
+            lambda w, rate=rate: encoded(w.yes, rate),
+            Answer(),
+            Answer(within=0.01),
+            differs="resampling-of-files",
+            needs="ffmpeg",
         )
         for rate in (8000, 44100)
     ),
-]  # fmt: skip
+]
 
 ARRAYS = [
     Row("float32", yes, YES),
@@ -517,8 +562,11 @@ ARRAYS = [
     Row("silence", lambda w: np.zeros(RATE, np.float32), Answer()),
     *(
         Row(
-            f"{value} in it", lambda w, value=value: np.where(np.arange(len(w.yes)) == 9, np.float32(value), w.yes),
-            Holds(lambda pipe, answer, w: all(np.isnan(entry["score"]) for entry in answer)), Raises(ValueError), differs="nan",
+            f"{value} in it",
+            lambda w, value=value: np.where(np.arange(len(w.yes)) == 9, np.float32(value), w.yes),
+            Holds(lambda pipe, answer, w: all(np.isnan(entry["score"]) for entry in answer)),
+            Raises(ValueError),
+            differs="nan",
         )
         for value in ("nan", "inf")
     ),
@@ -536,13 +584,17 @@ ARRAYS = [
     Row("a tensor of bfloat16", lambda w: tensor(w).bfloat16(), Raises(TypeError), Answer("yes", within=1e-3), differs="tensors"),
     *(
         Row(
-            f"a torchcodec decoder of {name}", lambda w, make=make: AudioDecoder(make(tensor(w))), Raises(TypeError), YES,
-            differs="torchcodec", needs="torchcodec",
+            f"a torchcodec decoder of {name}",
+            lambda w, make=make: AudioDecoder(make(tensor(w))),
+            Raises(TypeError),
+            YES,
+            differs="torchcodec",
+            needs="torchcodec",
         )
         for name, make in {"(n,)": lambda t: t, "(1, n)": lambda t: t[None], "(2, n)": lambda t: torch.stack([t, t])}.items()
     ),
     *(Row(f"{value!r}", lambda w, value=value: value, Raises(TypeError)) for value in (None, 5, 0.5, True, np.float32(0.5), len)),
-]  # fmt: skip
+]
 
 DICTIONARIES = [
     Row("array and rate", clip(), YES),
@@ -562,18 +614,22 @@ DICTIONARIES = [
     Row("bytes and path", only(bytes=b"", path="yes.flac"), Raises(ValueError)),
     Row("path and rate", only(path="yes.flac", sampling_rate=RATE), Raises(ValueError)),
     Row("role and content", only(role="user", content="yes"), Raises(ValueError)),
-    Row("raw and array that are None", clip(raw=None, array=None), Raises(TypeError)),
+    Row("raw and array that are None", clip(raw=None, array=None), Raises(TypeError), pending="a ValueError"),
     Row("a list in it", clip(array=lambda w: w.yes.tolist()), Raises(TypeError)),
     Row("a path in it", clip(array="yes.flac"), Raises(TypeError)),
     Row("an array (1, n) in it", clip(array=lambda w: w.yes[None]), Raises(ValueError)),
     Row("a tensor in it", clip(array=tensor), Raises(TypeError), YES, differs="tensors-in-dictionaries"),
     Row("a mapping that is no dict", lambda w: UserDict(clip()(w)), Raises(TypeError), YES, differs="mappings"),
     Row(
-        "another rate without torchaudio", clip(sampling_rate=8000), Raises(ImportError), Holds(lambda pipe, answer, w: len(answer) == LABELS),
-        differs="torchaudio", needs="no torchaudio",
+        "another rate without torchaudio",
+        clip(sampling_rate=8000),
+        Raises(ImportError),
+        Holds(lambda pipe, answer, w: len(answer) == LABELS),
+        differs="torchaudio",
+        needs="no torchaudio",
     ),
     *(
-        Row(f"{rate} Hz", clip(sampling_rate=rate), Answer(), options={"resampler": "sinc-hann"}, needs="torchaudio")
+        Row(f"{rate!r} Hz", clip(sampling_rate=rate), Answer(), options={"resampler": "sinc-hann"}, needs="torchaudio")
         for rate in (8000, 8000.0, np.int64(8000), 11025, 22050, 24000, 32000, 44100, 48000)
     ),
     *(
@@ -582,28 +638,52 @@ DICTIONARIES = [
     ),
     *(
         Row(
-            f"{rate} Hz by the default", clip(sampling_rate=rate), Answer(), Answer(within=0.05),
-            differs="resampling-of-dictionaries", needs="torchaudio",
+            f"{rate} Hz by the default",
+            clip(sampling_rate=rate),
+            Answer(),
+            Answer(within=0.05),
+            differs="resampling-of-dictionaries",
+            needs="torchaudio",
         )
         for rate in (8000, 44100)
     ),
     *(Row(f"a rate of {rate} Hz", clip(sampling_rate=rate), Raises(ValueError), needs="torchaudio") for rate in (0, -1, float("nan"))),
     Row("half a Hz", clip(sampling_rate=8000.5), Raises(Exception), needs="torchaudio"),
-    *(Row(f"a rate that is {rate!r}", clip(sampling_rate=rate), Raises(TypeError), needs="torchaudio") for rate in (None, "16000")),
-    Row("an array (2, n) at 8000 Hz", clip(array=lambda w: w.channels(2).T.copy(), sampling_rate=8000), Raises(ValueError), needs="torchaudio"),
-    Row(
-        "int16 at 8000 Hz", clip(array=pcm16, sampling_rate=8000), Raises(TypeError), Holds(lambda pipe, answer, w: len(answer) == LABELS),
-        differs="integers", needs="torchaudio",
+    *(
+        Row(f"a rate that is {rate!r}", clip(sampling_rate=rate), Raises(TypeError), needs="torchaudio", pending="a ValueError")
+        for rate in (None, "16000")
     ),
     Row(
-        "no samples at 8000 Hz", clip(array=lambda w: w.yes[:0], sampling_rate=8000), Raises(RuntimeError), Raises(ValueError),
-        differs="short-clip", needs="torchaudio",
+        "an array (2, n) at 8000 Hz",
+        clip(array=lambda w: w.channels(2).T.copy(), sampling_rate=8000),
+        Raises(ValueError),
+        needs="torchaudio",
     ),
     Row(
-        "a list at 8000 Hz", clip(array=lambda w: w.yes.tolist(), sampling_rate=8000), Raises(AttributeError), Raises(TypeError),
-        differs="lists-in-dictionaries", needs="torchaudio",
+        "int16 at 8000 Hz",
+        clip(array=pcm16, sampling_rate=8000),
+        Raises(TypeError),
+        Holds(lambda pipe, answer, w: len(answer) == LABELS),
+        differs="integers",
+        needs="torchaudio",
     ),
-]  # fmt: skip
+    Row(
+        "no samples at 8000 Hz",
+        clip(array=lambda w: w.yes[:0], sampling_rate=8000),
+        Raises(RuntimeError),
+        Raises(ValueError),
+        differs="short-clip",
+        needs="torchaudio",
+    ),
+    Row(
+        "a list at 8000 Hz",
+        clip(array=lambda w: w.yes.tolist(), sampling_rate=8000),
+        Raises(AttributeError),
+        Raises(TypeError),
+        differs="lists-in-dictionaries",
+        needs="torchaudio",
+    ),
+]
 
 TOP_K = [
     Row("top_k left out", yes, YES, Answer("yes", count=5), differs="top_k-default", call={}),
@@ -639,13 +719,24 @@ FUNCTIONS = [
         for name in ("Softmax", "tanh", "", 1, ["softmax"], len)
     ),
     Row("the call's function wins", yes, YES, given={"function_to_apply": "none"}, call={**ALL, "function_to_apply": "sigmoid"}),
-    Row("a function of None leaves that of construction", yes, YES, given={"function_to_apply": "none"}, call={**ALL, "function_to_apply": None}),
+    Row(
+        "a function of None leaves that of construction",
+        yes,
+        YES,
+        given={"function_to_apply": "none"},
+        call={**ALL, "function_to_apply": None},
+    ),
     Row("multi-label: sigmoid", yes, Answer(), model=LOUD),
     Row("multi-label: softmax", yes, Answer(), model=LOUD, call={**ALL, "function_to_apply": "softmax"}),
     Row("regression: none", yes, Answer(count=1), model=VALUE),
-    Row("softmax of one label", yes, Holds(lambda pipe, answer, w: [entry["score"] for entry in answer] == [1.0]), model=VALUE,
-        call={**ALL, "function_to_apply": "softmax"}),
-]  # fmt: skip
+    Row(
+        "softmax of one label",
+        yes,
+        Holds(lambda pipe, answer, w: [entry["score"] for entry in answer] == [1.0]),
+        model=VALUE,
+        call={**ALL, "function_to_apply": "softmax"},
+    ),
+]
 
 CONTAINERS = [
     Row("a list", both, BOTH),
@@ -654,7 +745,9 @@ CONTAINERS = [
     Row("a list of all kinds", lambda w: [w.yes, str(w.flac), w.flac.read_bytes(), clip()(w)], Answers(("yes",) * 4), needs="ffmpeg"),
     Row("an empty list", lambda w: [], Raises(IndexError), Answers(()), differs="empty-list"),
     Row("an empty tuple", lambda w: (), Raises(IndexError), Answers(()), differs="empty-list"),
-    Row("an empty KeyDataset", lambda w: KeyDataset([], "audio"), Raises(IndexError), Answers((), lazy=True, length=0), differs="empty-list"),
+    Row(
+        "an empty KeyDataset", lambda w: KeyDataset([], "audio"), Raises(IndexError), Answers((), lazy=True, length=0), differs="empty-list"
+    ),
     Row("a tuple", lambda w: tuple(both(w)), Raises(TypeError), BOTH, differs="tuple"),
     Row("an iterator", lambda w: iter(both(w)), Raises(TypeError), Answers(("yes", "no"), lazy=True), differs="iterables"),
     Row("a map", lambda w: map(np.copy, both(w)), Raises(TypeError), Answers(("yes", "no"), lazy=True), differs="iterables"),
@@ -666,8 +759,11 @@ CONTAINERS = [
     Row("a generator without an end", lambda w: (w.yes for _ in itertools.count()), First(("yes", "yes", "yes"))),
     Row("an empty generator", lambda w: (each for each in ()), Answers(()), Answers((), lazy=True), differs="empty-generator"),
     Row(
-        "what a call takes from a generator", lambda w: w.counted(both(w)), Holds(lambda pipe, answer, w: w.taken == 1),
-        Holds(lambda pipe, answer, w: w.taken == 0), differs="generator-first-item",
+        "what a call takes from a generator",
+        lambda w: w.counted(both(w)),
+        Holds(lambda pipe, answer, w: w.taken == 1),
+        Holds(lambda pipe, answer, w: w.taken == 0),
+        differs="generator-first-item",
     ),
     Row("a dataset", lambda w: Clips(*both(w)), Answers(("yes", "no"), lazy=True, length=2)),
     Row("an empty dataset", lambda w: Clips(), Answers((), lazy=True, length=0)),
@@ -675,22 +771,36 @@ CONTAINERS = [
     Row("a dataset of dictionaries", lambda w: Clips(clip(id=1)(w)), Answers(("yes",), lazy=True, length=1)),
     Row("a dataset of rows", lambda w: Clips({"audio": clip()(w), "label": 1}), Raises(ValueError)),
     Row(
-        "a KeyDataset", lambda w: KeyDataset([{"audio": each, "label": 1} for each in both(w)], "audio"),
+        "a KeyDataset",
+        lambda w: KeyDataset([{"audio": each, "label": 1} for each in both(w)], "audio"),
         Answers(("yes", "no"), lazy=True, length=2),
     ),
     Row("an IterableDataset", lambda w: Stream(*both(w)), Answers(("yes", "no"), lazy=True)),
     Row(
-        "the length of a batched dataset", lambda w: Clips(w.yes, w.yes, w.yes), Answers(("yes",) * 3, lazy=True, length=2),
-        Answers(("yes",) * 3, lazy=True, length=3), differs="length", call={**ALL, "batch_size": 2},
+        "an IterableDataset with a length",
+        lambda w: Measured(*both(w)),
+        Raises(NotImplementedError),
+        Answers(("yes", "no"), lazy=True, length=2),
+        differs="iterables",
+    ),
+    Row(
+        "the length of a batched dataset",
+        lambda w: Clips(w.yes, w.yes, w.yes),
+        Answers(("yes",) * 3, lazy=True, length=2),
+        Answers(("yes",) * 3, lazy=True, length=3),
+        differs="length",
+        call={**ALL, "batch_size": 2},
     ),
     Row("a list of chats", lambda w: [only(role="user", content="yes")(w)], Raises(TypeError), Raises(ValueError), differs="chats"),
-    Row("clips that look like chats", lambda w: [clip(role="user", content="yes")(w)], Raises(TypeError), Answers(("yes",)), differs="chats"),
+    Row(
+        "clips that look like chats", lambda w: [clip(role="user", content="yes")(w)], Raises(TypeError), Answers(("yes",)), differs="chats"
+    ),
     Row("a list with a missing file", lambda w: [w.yes, "gone.wav", w.no], Raises(FileNotFoundError)),
     Row("a list with None", lambda w: [w.yes, None], Raises(TypeError)),
     Row("a list of numbers", lambda w: w.yes[:9].tolist(), Raises(TypeError)),
     Row("a list in a list", lambda w: [[w.yes]], Raises(TypeError)),
     Row("a generator with None", lambda w: (each for each in (w.yes, None)), Raises(TypeError)),
-]  # fmt: skip
+]
 
 BATCHES = [
     *(Row(f"batches of {size}", both, BOTH, call={**ALL, "batch_size": size}) for size in (None, 1)),
@@ -700,25 +810,43 @@ BATCHES = [
     ),
     Row("batches from construction", lambda w: [w.yes] * 3, Answers(("yes",) * 3), given={"batch_size": 2}),
     Row(
-        "clips of two lengths in a batch", short_first, Answers(), Answers(("short", "no")), differs="batching",
+        "clips of two lengths in a batch",
+        short_first,
+        Answers(),
+        Answers(("short", "no")),
+        differs="batching",
         call={**ALL, "batch_size": 2},
     ),
-    *(Row(f"a list in batches of {size!r}", both, Raises(ValueError), call={**ALL, "batch_size": size}) for size in (0, -1, 2.0, True, "2")),
+    *(
+        Row(f"a list in batches of {size!r}", both, Raises(ValueError), call={**ALL, "batch_size": size})
+        for size in (0, -1, 2.0, True, "2")
+    ),
     Row("a generator in batches of 0", lambda w: one(w.yes), Raises(ValueError), call={**ALL, "batch_size": 0}),
     Row("a clip in batches of 0", yes, YES, call={**ALL, "batch_size": 0}),
-    Row("a clip in batches of 0 from construction", yes, YES, Raises(ValueError), differs="numbers-at-construction", given={"batch_size": 0}),
+    Row(
+        "a clip in batches of 0 from construction", yes, YES, Raises(ValueError), differs="numbers-at-construction", given={"batch_size": 0}
+    ),
     Row("batches of NumPy's two", both, Raises(ValueError), BOTH, differs="numpy-batch-size", call={**ALL, "batch_size": np.int64(2)}),
     *(Row(f"{count} workers", both, BOTH, call={**ALL, "num_workers": count}) for count in (None, 0, 1)),
     Row("workers from construction", both, BOTH, given={"num_workers": 0}),
-    Row("a generator and two workers", lambda w: (each for each in both(w)), Answers(("yes", "no"), lazy=True), call={**ALL, "num_workers": 2}),
+    Row(
+        "a generator and two workers",
+        lambda w: (each for each in both(w)),
+        Answers(("yes", "no"), lazy=True),
+        call={**ALL, "num_workers": 2},
+    ),
     Row("-1 workers", both, Raises(ValueError), call={**ALL, "num_workers": -1}),
     *(Row(f"{count!r} workers", both, Raises(TypeError), call={**ALL, "num_workers": count}) for count in (1.5, "1")),
     Row("a clip and -1 workers", yes, YES, call={**ALL, "num_workers": -1}),
     Row(
-        "a clip and -1 workers from construction", yes, YES, Raises(ValueError), differs="numbers-at-construction",
+        "a clip and -1 workers from construction",
+        yes,
+        YES,
+        Raises(ValueError),
+        differs="numbers-at-construction",
         given={"num_workers": -1},
     ),
-]  # fmt: skip
+]
 
 CALLS = [
     *(Row(method, yes, YES, method=method, given={"top_k": LABELS}, call={}) for method in ("transform", "predict")),
@@ -741,10 +869,13 @@ CALLS = [
         }.items()
     ),
     Row(
-        ".device.type", yes, Holds(lambda pipe, answer, w: pipe.device.type == "cpu"), Holds(lambda pipe, answer, w: pipe.device == "cpu"),
+        ".device.type",
+        yes,
+        Holds(lambda pipe, answer, w: pipe.device.type == "cpu"),
+        Holds(lambda pipe, answer, w: pipe.device == "cpu"),
         differs="device-attribute",
     ),
-]  # fmt: skip
+]
 
 ROWS = [*CONSTRUCTION, *FILES, *ARRAYS, *DICTIONARIES, *TOP_K, *FUNCTIONS, *CONTAINERS, *BATCHES, *CALLS]
 
@@ -890,6 +1021,8 @@ def host(request: pytest.FixtureRequest, row: Row, world: World, monkeypatch: py
 
 @pytest.fixture(params=["transformers", "stapes"])
 def case(request: pytest.FixtureRequest, row: Row, bench: Bench) -> Case:
+    if row.pending and request.param == "stapes":
+        request.node.add_marker(pytest.mark.xfail(reason=row.pending, strict=True))
     return Case(row, request.param, bench)
 
 

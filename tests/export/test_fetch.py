@@ -74,6 +74,11 @@ def test_a_hub_id_is_downloaded_at_one_commit(hub: Hub, fetched, checkpoint: Pat
     assert not any("pytorch_model" in line for line in hub.requests)
 
 
+def test_a_hub_id_may_have_dots(hub: Hub, fetched):
+    hub.repo = "owner/model-10-10-0.4593"
+    assert fetched(hub.repo)["revision"] == hub.commit
+
+
 def test_a_revision_is_asked_for(hub: Hub, fetched):
     assert fetched("owner/model", "v1")["revision"] == hub.commit
     assert any("/resolve/v1/config.json" in line for line in hub.requests)

@@ -109,7 +109,10 @@ def test_a_model_without_a_golden_test_is_exit_2_and_says_where_one_comes_from(a
     [
         ({"golden": replace(OWN.golden, seconds=60.1)}, "longer than the 60 s"),
         ({"golden": replace(OWN.golden, seconds=1e300)}, "longer than the 60 s"),
-        ({"rate": 10**12}, "longer than the 60 s"),
+        (
+            {"rate": 10**6, "frontend": replace(OWN.frontend, rate=10**6), "golden": replace(OWN.golden, seconds=3.0)},
+            "longer than the 60 s at 48 kHz",
+        ),
         ({"golden": replace(OWN.golden, seconds=0.0)}, r"of 0 samples and needs \d+"),
         ({"golden": replace(OWN.golden, seconds=-1.0)}, r"samples and needs \d+"),
         ({"golden": replace(OWN.golden, logits=OWN.golden.logits[:-1])}, r"expects \(1, 11\)"),

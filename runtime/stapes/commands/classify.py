@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from stapes import plot
 from stapes.ahead import ahead
 from stapes.audio import Clip, Reading
 from stapes.classifier import Classifier, load
@@ -23,7 +24,6 @@ from stapes.commands.journal import Journal
 from stapes.commands.progress import Progress, clock
 from stapes.errors import AudioError, InvalidOption, StapesError
 from stapes.formats import FORMATS, Format, Result
-from stapes.plot import draw
 from stapes.predictions import ACTIVATIONS
 from stapes.resample import METHODS
 
@@ -80,7 +80,7 @@ def command(parser: argparse.ArgumentParser) -> Run:
             _write(work.results(found), chosen, options, found)
             if options.plot and not work.failed:
                 assert work.last is not None
-                draw(classifier.stream(found[0].source), classifier.manifest.rate, work.last.timeline, options.plot, found[0].name)
+                plot.draw(classifier.stream(found[0].source), classifier.manifest.rate, work.last.timeline, options.plot, found[0].name)
         if (len(found) > 1 or os.path.isdir(options.clips[0])) and not options.quiet:
             say(work.summary(len(found)))
         return 1 if work.failed else 0
@@ -96,6 +96,8 @@ def _check(options: argparse.Namespace, chosen: Format, found: list[Input]) -> N
         raise InvalidOption(f"{options.format} holds one clip a file and there are {len(found)}; write each to its own with -o FOLDER/")
     if options.plot and (len(found) > 1 or options.clips == ["-"]):
         raise InvalidOption("--plot draws one clip that can be read twice; give one file")
+    if options.plot:
+        plot.check(options.plot)
 
 
 def _is_folder(out: str | None) -> bool:

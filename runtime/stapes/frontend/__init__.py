@@ -17,7 +17,7 @@ from stapes.frontend.steps import STEPS, PadOrTrim, Step
 Array = NDArray[Any]
 
 RATES = range(100, 1_000_001)
-"""Hz that a recording, or a model, may have: seismographs to ultrasound. What lies outside is a mistake, and costs gigabytes to resample."""
+"""Hz of recordings and models: seismographs to ultrasound. What lies outside is a mistake, and costs gigabytes to resample."""
 
 MOST = {"size": 2**24, "hop": 2**24, "points": 2**16, "bins": 2**15 + 1, "mels": 2**12, "rate": RATES[-1], "count": 2**8}
 """The largest value of each whole number that a step has, so that a stranger's file cannot ask for any amount of memory. Whisper, the
