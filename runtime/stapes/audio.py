@@ -227,23 +227,35 @@ def _unpack(source: Mapping[str, Any], axis: int | None) -> tuple[NDArray[Any], 
     if samples is None or "sampling_rate" not in source:
         raise AudioError(
             'a dictionary needs the samples under "raw" or "array" and their rate in Hz under "sampling_rate"; '
-            f"this one has {', '.join(map(repr, source)) or 'nothing'}"
+            f"this one has {', '.join(map(_shown, source)) or 'nothing'}"
         )
     rate = _rate(source["sampling_rate"])
     array = _array(samples)
     if array is None:
         raise InvalidInput(f"the samples in a dictionary are a NumPy array or a tensor, not a {type(samples).__name__}")
     axis = source.get("channel_axis", axis)
-    if axis not in (None, 0, 1, -1, -2):
-        raise AudioError(f'"channel_axis" is 0 or 1, not {axis!r}')
+    if not _is_axis(axis):
+        raise AudioError(f'"channel_axis" is 0 or 1, not {_shown(axis)}')
     return array, rate, axis
 
 
 def _rate(value: Any) -> int:
-    number = value if isinstance(value, int | float | np.number) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or number not in RATES:
-        raise AudioError(f'"sampling_rate" is a whole number of Hz from {RATES[0]} to {RATES[-1]}, not {value!r}')
+    number = value if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) else math.nan
+    if not RATES[0] <= number <= RATES[-1] or int(number) != number:
+        raise AudioError(f'"sampling_rate" is a whole number of Hz from {RATES[0]} to {RATES[-1]}, not {_shown(value)}')
     return int(number)
+
+
+def _is_axis(value: Any) -> bool:
+    return value is None or (isinstance(value, int | np.integer) and value in (0, 1, -1, -2))
+
+
+def _shown(value: Any) -> str:
+    """A value as a few words of a sentence, whatever it is."""
+    try:
+        return f"{' '.join(repr(value).split()):.80}"
+    except Exception:  # a stranger's class; or a whole number of more digits than Python prints
+        return f"a {type(value).__name__}"
 
 
 def _array(source: Any) -> NDArray[Any] | None:

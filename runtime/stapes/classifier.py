@@ -156,9 +156,15 @@ class Classifier:
         return heard if threshold is None else (segment for segment in heard if segment.predictions)
 
     def read(self, clip: Source) -> Clip:
-        """The clip as the model gets it: at `manifest.rate`, and long enough. Sound that the model would cut is told by an AudioWarning."""
+        """The clip as the model gets it: at `manifest.rate`, and long enough. What was read so is given back as it is.
+
+        Sound that a model of fixed length will cut is told by an AudioWarning.
+        """
         name, rate, longest = audio.name_of(clip), self.manifest.rate, self.manifest.frontend.max_samples
-        ready = clip if isinstance(clip, Clip) and clip.rate == rate else audio.read(clip, rate, self.reading)
+        if isinstance(clip, Clip) and clip.rate == rate:
+            self._check_length(len(clip.samples), name)
+            return clip
+        ready = audio.read(clip, rate, self.reading)
         self._check_length(len(ready.samples), name)
         if longest is not None and len(ready.samples) > longest:
             most = math.floor(longest / rate * 100) / 100

@@ -43,8 +43,8 @@ DEMUXERS = "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,caf,eac3,flac,matroska,webm,mov,
 SHORTFALL = 0.95
 """Fraction of the promised samples below which a clip counts as cut off: headers of compressed files are a little off."""
 
-UNKNOWN_SIZE = 2**32 - 2**16
-"""From here on a 32-bit size says that the writer could not know it, as when ffmpeg writes to a pipe."""
+UNKNOWN_SIZE = 2**32 - 1
+"""What a 32-bit size says where the writer could not know it, as when ffmpeg writes to a pipe."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _promised_bytes(log: str) -> tuple[int, int] | None:
     """What libsndfile's log says of a data chunk that ends behind the file: the size in the header, and the real one."""
     for promised, real in re.findall(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\w+) \(should be (\w+)\)", log):
         sizes = int(promised, 0), int(real, 0)
-        if sizes[0] > sizes[1] and not UNKNOWN_SIZE <= sizes[0] < 2**32:
+        if sizes[0] > sizes[1] and sizes[0] != UNKNOWN_SIZE:
             return sizes
     return None
 

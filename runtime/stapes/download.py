@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from stapes.errors import DownloadError, LimitExceeded
+from stapes.errors import AudioError, DownloadError, LimitExceeded
 
 SCHEMES = ("http", "https")
 
@@ -26,21 +26,22 @@ def download(address: str, timeout: float, max_bytes: int | None = None) -> byte
     limit = MAX_BYTES if max_bytes is None else max_bytes
     deadline = time.monotonic() + timeout
     opener = urllib.request.build_opener(_SameKind())
-    request = urllib.request.Request(address, headers={"User-Agent": f"stapes/{version('stapes')}"})
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": f"stapes/{version('stapes')}"})
         with opener.open(request, timeout=timeout) as answer:
             return _body(answer, address, limit, deadline)
-    except DownloadError:
+    except AudioError:
         raise
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"{address} answered {error.code} {error.reason}; check the address") from error
+        error.close()
+        raise DownloadError(f"{address} answered {error.code} {_brief(error.reason)}; check the address") from error
     except TimeoutError as error:
         raise _late(address, timeout) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address without a host
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             raise _late(address, timeout) from error
-        raise DownloadError(f"cannot fetch {address}: {reason or type(error).__name__}") from error
+        raise DownloadError(f"cannot fetch {address}: {_brief(reason) or type(error).__name__}") from error
 
 
 def _body(answer: Any, address: str, limit: int, deadline: float) -> bytes:
@@ -59,6 +60,11 @@ def _body(answer: Any, address: str, limit: int, deadline: float) -> bytes:
     return bytes(body)
 
 
+def _brief(reason: object) -> str:
+    """What a library, or a stranger's server, gives as the reason, as a part of one line."""
+    return " ".join(str(reason).split())[:200]
+
+
 def _late(address: str, timeout: float) -> DownloadError:
     return DownloadError(f"{address} took more than {timeout:g} s; try again, or allow more (timeout, --timeout)")
 
@@ -67,5 +73,6 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in SCHEMES or (before, after) == ("https", "http"):
+            fp.close()
             raise DownloadError(f"{req.full_url} redirects from {before} to {after}, which is not followed; give the file's own address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

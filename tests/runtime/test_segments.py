@@ -192,6 +192,7 @@ def _with(classifier: stapes.Classifier, frontend: Frontend):
     return replace(classifier.manifest, frontend=frontend)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read as Linux tells it")
 def test_three_hours_stay_below_300_mb(tmp_path: Path):
     path = tmp_path / "long.flac"
     tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(60 * 8000) / 8000)).astype(np.float32)
@@ -199,9 +200,10 @@ def test_three_hours_stay_below_300_mb(tmp_path: Path):
         for _ in range(180):
             file.write(tone)
     program = f"""
-import json, resource, stapes
+import json, re, stapes
 found = list(stapes.load(device="cpu").segments({str(path)!r}, 1.0, 20.0))
-print(json.dumps([len(found), found[-1].end, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+peak_kb = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())  # ru_maxrss would count this suite's, from before exec
+print(json.dumps([len(found), found[-1].end, int(peak_kb[1])]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,8 @@ import math
 import sys
 from collections.abc import Callable
 
+from stapes.formats.text import printable
+
 Run = Callable[[argparse.Namespace], int]
 Command = Callable[[argparse.ArgumentParser], Run]
 """Adds its arguments to the parser and gives what runs; the docstring's first line says what it does."""
@@ -43,5 +45,5 @@ def positive_number(text: str) -> float:
 
 
 def say(message: str) -> None:
-    """One line to standard error."""
-    print(f"stapes: {message}", file=sys.stderr)
+    """One line to standard error, whatever a stranger's file is called."""
+    print(f"stapes: {printable(message)}", file=sys.stderr)

@@ -8,6 +8,7 @@ from stapes import repository
 from stapes.bundle import Manifest
 from stapes.classifier import DEFAULT_MODEL
 from stapes.commands.arguments import Run, add_precision
+from stapes.formats.text import escaped, printable
 
 
 def command(parser: argparse.ArgumentParser) -> Run:
@@ -20,12 +21,13 @@ def command(parser: argparse.ArgumentParser) -> Run:
         found = repository.find(options.model, options.precision)
         manifest = found.manifest
         if options.json:
-            print(json.dumps(json.loads(manifest.to_json()), ensure_ascii=False, indent=2))
+            lines = json.dumps(json.loads(manifest.to_json()), ensure_ascii=False, indent=2).split("\n")
+            print(*map(escaped, lines), sep="\n")
             return 0
         rows = _describe(manifest) | {"size": f"{os.path.getsize(found.file) / 1e6:.1f} MB"}
         width = max(map(len, rows))
         for key, value in rows.items():
-            print(f"{key:<{width}}  {value}")
+            print(f"{key:<{width}}  {printable(value)}")
         return 0
 
     return run

@@ -7,6 +7,7 @@ import math
 from stapes import golden
 from stapes.classifier import DEFAULT_MODEL, load
 from stapes.commands.arguments import Run, add_device, add_precision
+from stapes.formats.text import escaped, printable
 
 
 def command(parser: argparse.ArgumentParser) -> Run:
@@ -19,9 +20,9 @@ def command(parser: argparse.ArgumentParser) -> Run:
     def run(options: argparse.Namespace) -> int:
         outcome = golden.check(load(options.model, options.device, options.threads, options.precision))
         if options.json:
-            print(json.dumps(_object(outcome), ensure_ascii=False))
+            print(escaped(json.dumps(_object(outcome), ensure_ascii=False)))
         else:
-            print(f"{outcome}; {outcome.remedy}" if outcome.remedy else outcome)
+            print(printable(f"{outcome}; {outcome.remedy}" if outcome.remedy else str(outcome)))
         return 0 if outcome.passed else 1
 
     return run

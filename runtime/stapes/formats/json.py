@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from stapes.formats.result import Result
-from stapes.formats.text import UNPRINTABLE
+from stapes.formats.text import escaped
 
 
 def write(results: Iterable[Result], out: TextIO) -> None:
@@ -19,4 +19,4 @@ def write(results: Iterable[Result], out: TextIO) -> None:
 
 def encode(result: Result) -> str:
     """The result as one line of JSON; characters that a line or a terminal cannot hold are escaped, so that nothing is lost."""
-    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(result.to_dict(), ensure_ascii=False))
+    return escaped(json.dumps(result.to_dict(), ensure_ascii=False))

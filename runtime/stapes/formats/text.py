@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub("\ufffd", text)
 
 
+def escaped(line: str) -> str:
+    """A line of JSON with those characters as escapes, so that nothing is lost."""
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
 def decimal(number: float) -> str:
     """The number with DIGITS decimals."""
     return f"{number:.{DIGITS}f}"
