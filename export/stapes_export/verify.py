@@ -15,7 +15,8 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 from stapes.audio import Clip
 from stapes.bundle import Manifest, Parity, golden_signal
 from stapes.classifier import Classifier, load
-from stapes.errors import ParityError
+from stapes.errors import ExportError, ParityError
+from stapes.session import missing
 from stapes_export.calibrate import Recording, accuracy
 from stapes_export.fetch import Checkpoint
 from stapes_export.layer_sum import LayerSum
@@ -83,7 +84,7 @@ def golden_clips(manifest: Manifest, seconds: float) -> list[Recording]:
 
 def golden_logits(path: Path, seconds: float, precision: str | None = None) -> tuple[float, ...]:
     """The logits of the golden signal from the artifact at `path` on one thread, rounded to six digits: what other hosts must find."""
-    classifier = load(path, device="cpu", threads=1, precision=precision)
+    classifier = _load(path, precision, threads=1)
     signal = golden_signal(seconds, classifier.manifest.rate)
     logits = classifier.logits([Clip(signal, classifier.manifest.rate)])[0]
     return tuple(float(f"{value:.6g}") for value in logits)
@@ -102,7 +103,7 @@ def verify(
     `precision`: which graph, where `path` is a directory. Raises ParityError naming the worst clip where a difference is beyond the
     recipe's budget.
     """
-    classifier = load(path, device="cpu", precision=precision)
+    classifier = _load(path, precision)
     expected: list[Logits] = []
     single: list[Logits] = []
     for clip in progress(clips):
@@ -136,6 +137,21 @@ def verify(
         accuracy(want, clips, labels),
         accuracy(got, clips, labels),
     )
+
+
+def _load(path: Path, precision: str | None, threads: int | None = None) -> Classifier:
+    """The artifact on this CPU; ExportError where this CPU lacks what its numbers need, so that nothing true could be said of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what load warns of is refused here
+        classifier = load(path, device="cpu", threads=threads, precision=precision)
+    needs = classifier.manifest.needs
+    if missing(needs):
+        made = classifier.manifest.provenance.precision
+        raise ExportError(
+            f"{made} cannot be verified on this CPU, which lacks {' or '.join(needs)}; export on a host that has one, or with "
+            f"--precision {made}-portable"
+        )
+    return classifier
 
 
 def round_up(value: float) -> float:

@@ -278,6 +278,7 @@ def _channels(samples: NDArray[Any], axis: int | None) -> NDArray[Any]:
     raise AudioError(f"samples are one channel, of shape (n,); this array is {samples.shape}: {hint}")
 
 
+@np.errstate(over="ignore")  # what is too large for float32 becomes infinite, and that is refused
 def _floats(array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
@@ -302,5 +303,6 @@ def _weights(channels: int, downmix: Downmix, name: str) -> NDArray[np.float32] 
     return np.array(TO_MONO[channels] if downmix == "ffmpeg" else [1 / channels] * channels, np.float32)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as above; and infinity times 0 is NaN
 def _mono(block: NDArray[np.float32], weights: NDArray[np.float32] | int) -> NDArray[np.float32]:
     return block[:, weights] if isinstance(weights, int) else block @ weights

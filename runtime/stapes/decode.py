@@ -103,12 +103,19 @@ def _libsndfile(file: Path | bytes, name: str) -> Iterator[Sound]:
 
     with ExitStack() as stack:
         # by descriptor, since by name libsndfile would believe suffixes, and take noise called x.vox for sound
-        stream: IO[bytes] = stack.enter_context(io.BytesIO(file) if isinstance(file, bytes) else file.open("rb"))
+        stream: IO[bytes] = stack.enter_context(_Bytes(file) if isinstance(file, bytes) else file.open("rb"))
         try:
             sound = stack.enter_context(soundfile.SoundFile(stream if isinstance(file, bytes) else stream.fileno(), closefd=False))
         except soundfile.LibsndfileError as error:
             raise _Unreadable(_brief(error.error_string)) from error
         yield Sound(sound.samplerate, sound.channels, _libsndfile_blocks(sound, stream, name))
+
+
+class _Bytes(io.BytesIO):
+    """A file's bytes for libsndfile, which in some damaged ones seeks to before the beginning."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(max(0, offset) if whence == os.SEEK_SET else offset, whence)
 
 
 def _libsndfile_blocks(sound: Any, stream: IO[bytes], name: str) -> Iterator[Block]:

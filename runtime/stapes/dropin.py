@@ -122,7 +122,8 @@ class AudioClassificationPipeline:
         numbers = {name: next((value for value in values if value is not None), 1) for name, values in chosen.items()}
         size = numbers["batch_size"]
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
-            raise InvalidOption(f"batch_size is a whole number from 1 up, not {size!r}")  # no TypeError: torch's DataLoader raises ValueError
+            # no TypeError: the original passes it on to torch's DataLoader, which raises ValueError
+            raise InvalidOption(f"batch_size is a whole number from 1 up, not {size!r}")
         return numbers
 
 
@@ -188,7 +189,7 @@ def _several(inputs: Any) -> Iterable[Any] | None:
         return None
     if hasattr(inputs, "read") or hasattr(inputs, "get_all_samples"):
         return None
-    if hasattr(inputs, "__iter__"):
+    if isinstance(inputs, Iterable):
         return iter(inputs)
     if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):  # a dataset as torch has it, which need not iterate
         return (inputs[index] for index in range(len(inputs)))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import int8_here
 import made_checkpoints
 import pytest
 import torch
@@ -33,6 +34,8 @@ def exported(made, tmp_path_factory: pytest.TempPathFactory):
     done: dict[str, Path] = {}
 
     def of(precision: str, model_type: str, **options: object) -> Path:
+        if precision == "int8" and int8_here.LACKING:
+            pytest.skip(int8_here.REASON)
         key = f"{precision} {model_type} {sorted(options.items())}"
         if key not in done:
             done[key] = tmp_path_factory.mktemp("exported") / f"{model_type}.onnx"

@@ -10,8 +10,9 @@ import pytest
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import stapes
+from stapes.audio import Clip
 from stapes.bundle import read_manifest
-from stapes.classifier import activate
+from stapes.predictions import activate
 from stapes_export.recipes import RECIPES
 
 KINDS = [
@@ -52,7 +53,7 @@ def test_answers_are_transformers_own(precision: str, model_type: str, options: 
     want = originals(made(model_type, **options), clips)
     assert want.std(0).max() > 0.1, "the logits must differ between the clips, or equality proves nothing"
     classifier = stapes.load(path, device="cpu")
-    got = np.concatenate([classifier.logits([clip]) for clip in clips])
+    got = np.concatenate([classifier.logits([Clip(clip, 16000)]) for clip in clips])
     unit = np.maximum(1, np.abs(want).max(axis=1, keepdims=True))
     assert (np.abs(got - want) / unit).max() <= RECIPES[precision].max_difference
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import int8_here
 import made_checkpoints
 import numpy as np
 import pytest
 import safetensors.torch
 import soundfile
 import torch
+from int8_here import INT8
 
 import stapes
 from stapes.errors import AudioError, CheckpointError, ExportError, ParityError
@@ -120,10 +122,10 @@ def test_an_existing_file_survives_a_failed_export_and_is_replaced_by_a_good_one
 
 
 def test_the_command_shows_every_stage_and_ends_in_a_line(made, tmp_path: Path, stapes_command):
-    done = stapes_command("export", made("wav2vec2"), "-o", tmp_path / "m.onnx", "--precision", "int8")
+    done = stapes_command("export", made("wav2vec2"), "-o", tmp_path / "m.onnx", "--precision", INT8)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    for stage in ("fetch", "load", "trace", "int8", "verify", "save"):
+    for stage in ("fetch", "load", "trace", INT8, "verify", "save"):
         assert stage in done.stderr
     assert "same top label on 100.0% of 3 golden clips" in done.stderr
     assert "int8" in stapes_command("info", tmp_path / "m.onnx").stdout
@@ -203,3 +205,10 @@ def test_a_checkpoint_over_two_gigabytes_exports_with_external_data(tmp_path: Pa
 @pytest.mark.parametrize(("value", "rounded"), [(0, 0), (1.2e-7, 2e-7), (0.02, 0.02), (0.0999, 0.1), (3.0001, 4), (9.5, 10)])
 def test_figures_are_rounded_up_to_one_digit(value: float, rounded: float):
     assert verify.round_up(value) == pytest.approx(rounded)
+
+
+@pytest.mark.skipif(not int8_here.LACKING, reason="this CPU can compute int8")
+def test_int8_is_refused_where_this_cpu_cannot_verify_it(made, tmp_path: Path):
+    with pytest.raises(ExportError, match="int8-portable"):
+        export(str(made("wav2vec2")), tmp_path / "m.onnx", "int8")
+    assert list(tmp_path.iterdir()) == []

@@ -13,10 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from int8_here import INT8
 from onnx import TensorProto, helper
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import stapes
+from stapes.audio import Clip
 from stapes.errors import ExportError, ModelError, ParityError
 from stapes.frontend import huggingface
 from stapes_export import verify
@@ -67,7 +69,7 @@ def written(made, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
         if kind not in done:
             model_type, options, _ = KINDS[kind]
             done[kind] = tmp_path_factory.mktemp("hub") / kind
-            export(str(made(model_type, **options)), done[kind], "int8", layout="hub")
+            export(str(made(model_type, **options)), done[kind], INT8, layout="hub")
         return done[kind]
 
     return of
@@ -82,10 +84,10 @@ def test_the_directory_answers_as_transformers(kind: str, precision: str, writte
     assert want.std(axis=0).max() > 0.01 * np.abs(want).max(), "the logits must differ between the clips, or equality proves nothing"
     classifier = stapes.load(written(kind), device="cpu", precision=precision)
     assert classifier.manifest.frontend.min_samples == shortest
-    got = np.concatenate([classifier.logits([sound]) for sound in sounds])
+    got = np.concatenate([classifier.logits([Clip(sound, 16000)]) for sound in sounds])
     record_property("difference", off(got, want))
     assert off(got, want) <= PARITY[precision]
-    together = classifier.logits([*sounds, sounds[2]])
+    together = classifier.logits([Clip(sound, 16000) for sound in (*sounds, sounds[2])])
     assert off(together[:-1], got) <= NEIGHBOURS
     assert np.array_equal(together[-1], together[2])
 
@@ -120,7 +122,7 @@ def test_the_directory_says_what_it_is(kind: str, written, made):
     plain, small = (stapes.load(written(kind), precision=precision).manifest for precision in PARITY)
     assert plain.labels == ("one", "two", "three")
     assert plain.activation == {"sew-group-mask": "sigmoid", "ast": "none"}.get(kind, "softmax")
-    assert (plain.provenance.precision, small.provenance.precision) == ("fp32", "int8")
+    assert (plain.provenance.precision, small.provenance.precision) == ("fp32", INT8)
     assert plain.provenance.passes == ("hub_inputs",)
     assert (plain.needs, bool(small.needs)) == ((), True)
     assert plain.parity is not None
@@ -129,7 +131,7 @@ def test_the_directory_says_what_it_is(kind: str, written, made):
         classifier = stapes.load(written(kind), device="cpu", precision=precision)
         golden = classifier.manifest.golden
         assert golden is not None
-        assert np.abs(classifier.logits([golden.signal(16000)])[0] - golden.logits).max() <= golden.tolerance
+        assert np.abs(classifier.logits([Clip(golden.signal(16000), 16000)])[0] - golden.logits).max() <= golden.tolerance
 
 
 @pytest.mark.parametrize("kind", MASKED)
@@ -374,7 +376,7 @@ def test_optimum_runs_what_we_write(kind: str, optimum: Path, written, made, tmp
     run(optimum, "-c", BY_OPTIMUM, written(kind), tmp_path / "sounds.npz", tmp_path / "answers.npz")
     found = np.load(tmp_path / "answers.npz")
     want = originals(made(model_type, **options), sounds)
-    ours = np.concatenate([stapes.load(written(kind), precision="int8").logits([sound]) for sound in sounds])
+    ours = np.concatenate([stapes.load(written(kind), precision="int8").logits([Clip(sound, 16000)]) for sound in sounds])
     record_property("fp32", off(found["model"], want))
     record_property("int8", off(found["model_int8"], want))
     record_property("int8 against ours", off(found["model_int8"], ours))
@@ -393,10 +395,10 @@ def test_we_run_what_optimum_writes(kind: str, optimum: Path, made, tmp_path: Pa
     for precision, budget in (("fp32", PARITY["fp32"]), ("quantized", PARITY["int8"])):
         classifier = stapes.load(tmp_path / "theirs", device="cpu", precision=precision)
         assert classifier.manifest.frontend.min_samples == shortest
-        got = np.concatenate([classifier.logits([sound]) for sound in sounds])
+        got = np.concatenate([classifier.logits([Clip(sound, 16000)]) for sound in sounds])
         record_property(precision, off(got, want))
         assert off(got, want) <= budget
-        loud = classifier.logits([sounds[2], 100 * sounds[2], sounds[0]])
+        loud = classifier.logits([Clip(sound, 16000) for sound in (sounds[2], 100 * sounds[2], sounds[0])])
         assert off(loud[[0, 2]], got[[2, 0]]) <= NEIGHBOURS  # also in their int8, which has one scale a batch
 
 
@@ -414,4 +416,4 @@ def test_transformers_js_runs_what_we_write(kind: str, node: Path, written, made
         assert off(np.array(found[precision]), want) <= budget
     classifier = stapes.load(written(kind))
     for sound, answer in zip(sounds, found["pipeline"], strict=True):
-        assert [entry["label"] for entry in answer] == [entry.label for entry in classifier(sound, top_k=3)]
+        assert [entry["label"] for entry in answer] == [entry.label for entry in classifier(Clip(sound, 16000), top_k=3)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Hub, serve
+from int8_here import INT8
 
 from stapes.errors import CheckpointError
 from stapes_export import lock, pinning
@@ -20,7 +21,7 @@ from stapes_export.lock import LockedArtifact, Pin
 def pinned(made, tmp_path: Path) -> Path:
     """A lock file that pins a checkpoint beside it and names an artifact."""
     shutil.copytree(made("wav2vec2"), tmp_path / "checkpoint")
-    pinning.add(tmp_path / "models.lock", str(tmp_path / "checkpoint"), None, "small", [LockedArtifact("small.onnx", "int8")])
+    pinning.add(tmp_path / "models.lock", str(tmp_path / "checkpoint"), None, "small", [LockedArtifact("small.onnx", INT8)])
     return tmp_path / "models.lock"
 
 
@@ -74,7 +75,7 @@ def test_a_locked_name_takes_exactly_the_pinned_files(pinned: Path):
         export("small", pinned.parent / "m.onnx", revision="main", lock_file=pinned)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", INT8])
 def test_a_second_export_in_another_process_gives_the_same_bytes(precision: str, pinned: Path):
     command = [sys.executable, "-m", "stapes.cli", "export", "small", "--precision", precision, "-o"]
     for name in ("first.onnx", "second.onnx"):

@@ -324,7 +324,7 @@ def test_an_address_that_does_not_give_its_file_is_a_connection_error_that_names
 
 @pytest.mark.parametrize("page", ["clip", "unsized"])
 def test_an_address_gives_no_more_bytes_than_allowed(page: str, server: Server):
-    with pytest.raises(LimitExceeded, match="1000 (bytes )?allowed"):
+    with pytest.raises(LimitExceeded, match=r"1000 (bytes )?allowed"):
         stapes.pipeline(max_bytes=1000)(f"{server.address}/{page}")
 
 
