@@ -11,6 +11,7 @@ from stapes.classifier import Classifier, load
 from stapes.dropin import pipeline
 from stapes.errors import (
     AudioError,
+    AudioIsFolder,
     AudioNotFound,
     AudioWarning,
     CheckpointError,
@@ -44,6 +45,7 @@ __all__ = [
     "InvalidOption",
     "AudioError",
     "AudioNotFound",
+    "AudioIsFolder",
     "DownloadError",
     "LimitExceeded",
     "MalformedAudio",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.decode import BLOCK, Sound, decoded
-from stapes.errors import AudioError, AudioNotFound, InvalidInput, InvalidOption, LimitExceeded
+from stapes.errors import AudioError, AudioIsFolder, AudioNotFound, InvalidInput, InvalidOption, LimitExceeded
 from stapes.frontend import RATES
 from stapes.resample import METHODS, Method, resampler
 
@@ -173,6 +173,8 @@ def _file(source: Source, name: str, reading: Reading) -> Path | bytes | None:
         from stapes.download import download  # its libraries take longer to load than most clips to classify
 
         return download(source, reading.timeout, reading.max_bytes)
+    if isinstance(source, str) and not source:  # Path makes the current folder of it
+        raise AudioNotFound("no file at '', an empty path")
     if isinstance(source, str | os.PathLike):
         return _path(Path(source), reading.max_bytes)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -186,7 +188,7 @@ def _path(path: Path, max_bytes: int | None) -> Path | bytes:
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise AudioError(f"{path} is a directory; give its files, or let `stapes classify` go through it")
+            raise AudioIsFolder(f"{path} is a directory; give its files, or let `stapes classify` go through it")
         with path.open("rb") as file:
             if not stat.S_ISREG(found.st_mode):  # a pipe: decoders need to go back and forth
                 return _within(_contents(file, str(path), max_bytes), str(path), max_bytes)
@@ -224,7 +226,7 @@ def _unpack(source: Mapping[str, Any], axis: int | None) -> tuple[NDArray[Any], 
     samples = source.get("raw")
     if samples is None:
         samples = source.get("array")
-    if samples is None or "sampling_rate" not in source:
+    if not ({"raw", "array"} & source.keys() and "sampling_rate" in source):
         raise AudioError(
             'a dictionary needs the samples under "raw" or "array" and their rate in Hz under "sampling_rate"; '
             f"this one has {', '.join(map(_shown, source)) or 'nothing'}"
@@ -296,6 +298,8 @@ def _weights(channels: int, downmix: Downmix, name: str) -> NDArray[np.float32] 
         if downmix >= channels:
             raise AudioError(f"{name} has no channel {downmix}: it has {channels}, counted from 0")
         return operator.index(downmix)
+    if not channels:
+        raise AudioError(f"{name} has no channels, so no sound; check channel_axis")
     if channels > SPEAKERS:
         raise AudioError(f"{name} has {channels} channels, more than any speaker layout; choose one by its number (downmix=0, --downmix 0)")
     if channels == 1:

@@ -283,7 +283,7 @@ def load(
     reading: Reading = AS_IT_COMES,
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
 ) -> Classifier:
     """The model at `path` (the embedded default where None), ready on `device`: "auto", "cpu", "cuda" or "cuda:N".
 

@@ -173,9 +173,7 @@ def pipeline(
         classifier = model if reading == Reading() else model.with_reading(reading)
     else:
         _check_dtype(torch_dtype if dtype is None else dtype)
-        classifier = load(
-            model, _device(device), threads, precision, reading, revision=revision, token=token if isinstance(token, str) else None
-        )
+        classifier = load(model, _device(device), threads, precision, reading, revision=revision, token=token)
     if feature_extractor is not None:
         classifier = _with_extractor(classifier, feature_extractor)
     return AudioClassificationPipeline(classifier, top_k, function_to_apply, batch_size, num_workers, on_error)

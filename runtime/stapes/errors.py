@@ -5,10 +5,11 @@
     ├── InvalidOption     ValueError          an option's value makes no sense (also RuntimeError, as torch.topk raises for a negative k)
     ├── AudioError        ValueError          the clip cannot be classified
     │   ├── AudioNotFound   FileNotFoundError
+    │   ├── AudioIsFolder   IsADirectoryError
     │   ├── DownloadError   ConnectionError     an address did not give its file
     │   ├── LimitExceeded                     longer, or larger, than the operator allows
     │   ├── MalformedAudio                    nothing in it can be decoded
-    │   └── ClipTooShort                      fewer samples than the model needs
+    │   └── ClipTooShort    RuntimeError        fewer samples than the model needs (torch raises it for them)
     ├── ModelError        ValueError          the file is not a model that this version can run
     │   └── ModelNotFound   FileNotFoundError
     ├── DeviceError       RuntimeError        the device asked for did not come up
@@ -42,6 +43,10 @@ class AudioNotFound(AudioError, FileNotFoundError):
     """No file at that path."""
 
 
+class AudioIsFolder(AudioError, IsADirectoryError):
+    """A folder where a file was expected."""
+
+
 class DownloadError(AudioError, ConnectionError):
     """An address did not give its file."""
 
@@ -54,7 +59,7 @@ class MalformedAudio(AudioError):
     """Nothing in the bytes can be decoded as audio."""
 
 
-class ClipTooShort(AudioError):
+class ClipTooShort(AudioError, RuntimeError):
     """The clip has fewer samples than the model needs for an answer."""
 
 

@@ -50,12 +50,13 @@ def is_id(name: str) -> bool:
     return bool(ID.fullmatch(name)) and not name.lower().endswith((".onnx", ".git")) and not Path(name).exists()
 
 
-def fetch(repo: str, revision: str | None = None, token: str | None = None, precision: str | None = None) -> Path:
+def fetch(repo: str, revision: str | None = None, token: str | bool | None = None, precision: str | None = None) -> Path:
     """The model of the repository `repo` at `revision` (a branch, tag or commit), as a path that repository.find takes with `precision`.
 
     All of it from one commit: a file *.stapes.onnx (`precision` is the last word before that ending), else the one graph that
     repository.choose picks and its configs, else an artifact exported into the cache, where the exporter is installed. Where the hub
-    cannot be reached, what is already on this disk serves. `token`: for private and gated repositories; None leaves it to HF_TOKEN.
+    cannot be reached, what is already on this disk serves. `token`: for private and gated repositories; None or True leave it to HF_TOKEN,
+    False sends none.
     Raises ModelNotFound, ModelError, MissingExtra or InvalidOption.
     """
     if not ID.fullmatch(repo):
@@ -106,7 +107,7 @@ def _client() -> Any:
     return huggingface_hub
 
 
-def _listing(client: Any, repo: str, asked: str, token: str | None) -> _Listing:
+def _listing(client: Any, repo: str, asked: str, token: str | bool | None) -> _Listing:
     timeout = client.constants.HF_HUB_ETAG_TIMEOUT  # the client's own patience for a question
     info = client.HfApi().model_info(repo, revision=asked, token=token, timeout=timeout)
     commit = asked if COMMIT.fullmatch(asked) else info.sha
@@ -115,7 +116,7 @@ def _listing(client: Any, repo: str, asked: str, token: str | None) -> _Listing:
     return _Listing(commit, tuple(sibling.rfilename for sibling in info.siblings or ()))
 
 
-def _download(client: Any, repo: str, asked: str, token: str | None, commit: str, names: list[str]) -> Path:
+def _download(client: Any, repo: str, asked: str, token: str | bool | None, commit: str, names: list[str]) -> Path:
     """The client's folder of `commit` with all of `names` in it; that of another commit, unfinished, where `asked` has become another."""
 
     def get(name: str, at: str) -> Path:
@@ -130,7 +131,7 @@ def _download(client: Any, repo: str, asked: str, token: str | None, commit: str
     return folder
 
 
-def _from_disk(client: Any, repo: str, asked: str, token: str | None, precision: str | None) -> Path | None:
+def _from_disk(client: Any, repo: str, asked: str, token: str | bool | None, precision: str | None) -> Path | None:
     """What is on this disk of the commit that `asked` is, or was when the hub was last asked; None where nothing of it serves."""
     for commit in dict.fromkeys((_commit(client, repo, asked), _remembered(repo, asked))):
         if commit is None:
@@ -198,7 +199,7 @@ def _path(repo: str, folder: Path, names: list[str]) -> Path:
     return folder / graph if graph.endswith(ARTIFACT) else folder
 
 
-def _exported(repo: str, commit: str, token: str | None, precision: str | None) -> Path:
+def _exported(repo: str, commit: str, token: str | bool | None, precision: str | None) -> Path:
     """The artifact of that commit, exported now where it has not been."""
     made = _made(repo, commit, precision)
     if os.path.isfile(made):
@@ -215,11 +216,18 @@ def _exported(repo: str, commit: str, token: str | None, precision: str | None) 
         print(f"stapes: {repo} has no ONNX graph; exporting it once, to {made}", file=sys.stderr)
         # -P: what lies in the folder one happens to be in is not imported
         command = [sys.executable, "-P", "-m", "stapes.cli", "export", repo, "--revision", commit, *chosen, "-o", str(draft)]
-        status, last = _run(command, {} if token is None else {"HF_TOKEN": token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"})
+        status, last = _run(command, _token(token))
         if status:
             why = re.sub(r"^stapes[ a-z]*: (error: )?", "", last) if status > 0 else f"signal {-status} ended it"
             raise ModelError(f"the export of {repo} failed: {why}")
     return made
+
+
+def _token(token: str | bool | None) -> dict[str, str]:
+    """The variables that tell another process of the token."""
+    if token is False:
+        return {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    return {"HF_TOKEN": token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"} if isinstance(token, str) else {}
 
 
 def _absent() -> list[str]:

@@ -489,9 +489,7 @@ FILES = [
     Row("bytes that are no audio", lambda w: b"words " * 100, Raises(ValueError), needs="ffmpeg"),
     Row("a header without samples", lambda w: encoded(w.yes[:0]), Raises(ValueError), needs="ffmpeg"),
     Row("a truncated file", lambda w: encoded(w.yes)[:20000], Answer(), warns="breaks off", differs="truncated", needs="ffmpeg"),
-    Row(
-        "a file of one sample", lambda w: encoded(w.yes[:1]), Raises(RuntimeError), Raises(ValueError), differs="short-clip", needs="ffmpeg"
-    ),
+    Row("a file of one sample", lambda w: encoded(w.yes[:1]), Raises(RuntimeError), needs="ffmpeg"),
     *(
         Row(
             f"{kind} {subtype}",
@@ -569,10 +567,7 @@ ARRAYS = [
         )
         for value in ("nan", "inf")
     ),
-    *(
-        Row(f"{count} samples", lambda w, count=count: w.yes[:count], Raises(RuntimeError), Raises(ValueError), differs="short-clip")
-        for count in (0, 1, 1039)
-    ),
+    *(Row(f"{count} samples", lambda w, count=count: w.yes[:count], Raises(RuntimeError)) for count in (0, 1, 1039)),
     Row("the fewest samples that the model takes", lambda w: w.yes[:1040], Answer()),
     Row("a tensor", tensor, YES),
     *(Row(f"a tensor of {name}", lambda w, name=name: tensor(w).to(getattr(torch, name)), YES) for name in ("float64", "float16")),
@@ -677,8 +672,6 @@ DICTIONARIES = [
         "no samples at 8000 Hz",
         clip(array=lambda w: w.yes[:0], sampling_rate=8000),
         Raises(RuntimeError),
-        Raises(ValueError),
-        differs="short-clip",
         needs="torchaudio",
     ),
     Row(

@@ -4,11 +4,7 @@ import io
 import itertools
 import json
 import pickle
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import pytest
 import soundfile
 
 import stapes
-from stapes.errors import AudioError, AudioNotFound, DownloadError, InvalidInput, InvalidOption, LimitExceeded, ModelError, StapesError
+from stapes.errors import AudioError, AudioNotFound, InvalidInput, InvalidOption, LimitExceeded, ModelError, StapesError
 
 RATE = 16000
 
@@ -259,80 +255,6 @@ def test_a_file_larger_than_allowed_is_refused(yes: Path):
     for clip in (yes, yes.read_bytes(), io.BytesIO(yes.read_bytes())):
         with pytest.raises(LimitExceeded, match="1000 bytes"):
             small(clip)
-
-
-@dataclass
-class Server:
-    address: str
-    clip: bytes
-
-
-@pytest.fixture(scope="module")
-def server(yes: Path) -> Iterator[Server]:
-    """/clip has a clip; /slow trickles it; /short breaks off; /moved, /file and /loop redirect; anything else is 404."""
-    clip = yes.read_bytes()
-    redirects = {"/moved": "/clip", "/file": yes.as_uri(), "/loop": "/loop"}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = self.path in ("/clip", "/slow", "/short", "/unsized")
-            self.send_response(302 if self.path in redirects else 200 if known else 404)
-            if self.path in redirects:
-                self.send_header("Location", redirects[self.path])
-            if self.path != "/unsized":
-                self.send_header("Content-Length", str(len(clip) if known else 0))
-            self.end_headers()
-            if self.path in ("/clip", "/unsized"):
-                self.wfile.write(clip)
-            elif self.path == "/short":
-                self.wfile.write(clip[:1000])
-            elif self.path == "/slow":
-                for _ in range(100):  # more than the client waits
-                    try:
-                        self.wfile.write(b"\0")
-                    except OSError:
-                        return
-                    time.sleep(0.05)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield Server(f"http://127.0.0.1:{made.server_address[1]}", clip)
-    made.shutdown()
-    made.server_close()
-    thread.join()
-
-
-@pytest.mark.parametrize("page", ["clip", "unsized", "moved"])
-def test_an_address_is_what_lies_behind_it(page: str, pipe, server: Server):
-    assert pipe(f"{server.address}/{page}") == pipe(server.clip)
-
-
-@pytest.mark.parametrize(
-    ("page", "says"),
-    [("gone", "answered 404"), ("short", "broke off after 1000"), ("file", "[Rr]edirect.*file:"), ("loop", "redirect")],
-)
-def test_an_address_that_does_not_give_its_file_is_a_connection_error_that_names_it(page: str, says: str, pipe, server: Server):
-    with pytest.raises(DownloadError, match=rf"{server.address}/{page}.*{says}") as caught:
-        pipe(f"{server.address}/{page}")
-    assert isinstance(caught.value, ConnectionError)
-    assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize("page", ["clip", "unsized"])
-def test_an_address_gives_no_more_bytes_than_allowed(page: str, server: Server):
-    with pytest.raises(LimitExceeded, match=r"1000 (bytes )?allowed"):
-        stapes.pipeline(max_bytes=1000)(f"{server.address}/{page}")
-
-
-def test_an_address_that_trickles_is_given_up_in_time(server: Server):
-    begun = time.monotonic()
-    with pytest.raises(DownloadError, match=r"more than 0\.2 s"):
-        stapes.pipeline(timeout=0.2)(f"{server.address}/slow")
-    assert time.monotonic() - begun < 2
 
 
 # --- construction

@@ -49,7 +49,11 @@ def test_each_error_is_also_the_builtin_that_its_tree_names():
     tree = {
         "InvalidInput": TypeError,
         "AudioError": ValueError,
+        "InvalidOption": ValueError,
         "AudioNotFound": FileNotFoundError,
+        "AudioIsFolder": IsADirectoryError,
+        "DownloadError": ConnectionError,
+        "ClipTooShort": RuntimeError,
         "ModelError": ValueError,
         "ModelNotFound": FileNotFoundError,
         "DeviceError": RuntimeError,

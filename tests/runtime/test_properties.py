@@ -102,6 +102,8 @@ def check_read(source: object, rate: int, reading: Reading) -> None:
 @properties(300)
 @given(any_array(), readings)
 @example(np.array([1e300, -1e300]), Reading())
+@example(np.zeros((0, 3)), Reading(channel_axis=0))
+@example(np.zeros((0, 3)), Reading(channel_axis=1))
 @example(np.full((4, 2), np.finfo(np.float32).max, np.float32), Reading("ffmpeg", channel_axis=1))
 def test_any_array_is_a_clip_or_an_error_of_ours(array: np.ndarray, reading: Reading):
     check_read(array, RATE, reading)
