@@ -121,13 +121,17 @@ def stream(source: Source, rate: int, reading: Reading = AS_IT_COMES) -> Iterato
             taken += len(block)
             if reading.max_duration is not None and taken > reading.max_duration * sound.rate:
                 raise LimitExceeded(f"{name} lasts longer than the {reading.max_duration:g} s allowed (max_duration, --max-duration)")
-            mono = _mono(block, weights)
-            if not np.isfinite(mono).all():
-                raise AudioError(f"{name} holds NaN or infinite samples, which have no answer; clean it before")
-            yield at_rate(mono)
-        rest = at_rate(np.empty(0, np.float32), last=True)
+            mono = _finite(_mono(block, weights), name)
+            yield _finite(at_rate(mono), name)  # again, since resampling makes such samples of very large ones
+        rest = _finite(at_rate(np.empty(0, np.float32), last=True), name)
         if len(rest) or not taken:
             yield rest
+
+
+def _finite(samples: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name} holds NaN or infinite samples, which have no answer; clean it before")
+    return samples
 
 
 def name_of(source: Source) -> str:

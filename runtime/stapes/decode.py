@@ -47,6 +47,10 @@ UNKNOWN_SIZE = 2**32 - 1
 """What a 32-bit size says where the writer could not know it, as when ffmpeg writes to a pipe."""
 
 
+SAMPLE_DUMP = b"\xf0\x7e"
+"""How a MIDI sample dump begins, which libsndfile reads too, and prints what is damaged in it to standard output."""
+
+
 @dataclass(frozen=True)
 class Sound:
     """A file that is being decoded."""
@@ -103,7 +107,10 @@ def _libsndfile(file: Path | bytes, name: str) -> Iterator[Sound]:
 
     with ExitStack() as stack:
         # by descriptor, since by name libsndfile would believe suffixes, and take noise called x.vox for sound
-        stream: IO[bytes] = stack.enter_context(_Bytes(file) if isinstance(file, bytes) else file.open("rb"))
+        stream: IO[bytes] = stack.enter_context(_Bytes(file) if isinstance(file, bytes) else file.open("rb", buffering=0))
+        if stream.read(2) == SAMPLE_DUMP:
+            raise _Unreadable("a MIDI sample dump")
+        stream.seek(0)
         try:
             sound = stack.enter_context(soundfile.SoundFile(stream if isinstance(file, bytes) else stream.fileno(), closefd=False))
         except soundfile.LibsndfileError as error:
@@ -179,18 +186,20 @@ def _pyav(file: Path | bytes, name: str) -> Iterator[Sound]:
         first = next(frames, None)  # a decoder may find another rate than the header has
         if first is None:
             raise _Unreadable("not a single sample in it")
-        blocks = (np.ascontiguousarray(frame.to_ndarray().T) for frame in chain([first], frames))
-        yield Sound(first.sample_rate, first.layout.nb_channels, blocks)
+        channels = first.layout.nb_channels
+        blocks = (frame.to_ndarray().reshape(-1, channels) for frame in chain([first], frames))
+        yield Sound(first.sample_rate, channels, blocks)
 
 
 def _pyav_frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
     import av
 
-    planar = av.AudioResampler(format="fltp")  # the same rate and channels, as floats
+    # the same rate and channels, as floats; not planar ones: PyAV reads those beyond the end of memory from eight channels on
+    packed = av.AudioResampler(format="flt")
     got = 0
     try:
         for decoded_frame in chain(container.decode(stream), [None]):  # None: what the resampler still holds
-            for frame in planar.resample(decoded_frame):
+            for frame in packed.resample(decoded_frame):
                 got += frame.samples
                 rate = frame.sample_rate
                 yield frame

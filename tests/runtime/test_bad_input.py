@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stapes import audio
+from stapes import audio, decode
 from stapes.audio import Reading
 from stapes.decode import SUFFIXES, UNKNOWN_SIZE
 from stapes.errors import AudioError, AudioWarning, LimitExceeded, MalformedAudio
@@ -355,6 +355,39 @@ def test_a_limit_that_makes_no_sense_is_wrong_usage(arguments: tuple[str, str], 
 
 
 # What only the library can be given
+
+
+@pytest.mark.parametrize("value", [np.float32(3e38), np.float64(1e300)])
+def test_samples_too_large_to_resample_are_refused(value: np.floating):
+    samples = np.where(np.arange(8000) % 2, value, -value)
+    with pytest.raises(AudioError, match="NaN or infinite"):
+        audio.read({"array": samples, "sampling_rate": 8000}, RATE)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 9, 200])
+def test_pyav_reads_as_many_channels_as_there_are(channels: int, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("av", reason="no PyAV to test with: pip install 'stapes[av]'")
+    monkeypatch.setattr(decode, "DECODERS", {"PyAV": decode.DECODERS["PyAV"]})
+    samples = np.random.default_rng(0).uniform(-1, 1, (3000, channels)).astype(np.float32)
+    for number in (0, channels - 1):
+        clip = audio.read(encoded(samples, subtype="FLOAT"), RATE, Reading(downmix=number))
+        assert np.array_equal(clip.samples, samples[:, number])
+
+
+@pytest.mark.parametrize("damaged", [b"\xf0\x7e" + bytes(200), b"FORM\0\0\3\x2eAIFFCOMM\0\0\0\x12\0\1\xff\xff\xff\xff" + bytes(200)])
+def test_no_decoder_speaks_past_python(damaged: bytes, stapes_command, tmp_path: Path):
+    # libsndfile prints what is wrong with a MIDI sample dump to standard output; cffi a traceback where a callback fails
+    seeds = Path(__file__).parent.parent / "corpus" / "seeds"
+    (tmp_path / "damaged").write_bytes(damaged)
+    dump = bytearray((seeds / "sds-pcm_16").read_bytes())
+    dump[100:400] = bytes(300)
+    (tmp_path / "dump").write_bytes(dump)
+    for name in ("damaged", "dump"):
+        with (tmp_path / name).open("rb") as stdin:
+            done = stapes_command("classify", tmp_path / name, "-", "-q", stdin=stdin)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert len(said(done.stderr)) == 2
+
 
 NO_RATES = [0, -1, -16000, 99, 1_000_001, 2**63, 10**400, 10**5000, 0.5, 16000.5, np.nan, np.inf, "16000", None, True, np.eye(9), 16000j]
 

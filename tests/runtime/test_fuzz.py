@@ -73,7 +73,7 @@ def audio_inputs(rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def model_inputs(rng: np.random.Generator, region: str) -> Iterator[bytes]:
-    """The embedded model with damage to its beginning, to the graph's nodes, or to the manifest, which then is alone with an empty graph."""
+    """The embedded model with damage to its beginning, to the graph's nodes or to the manifest."""
     whole = DEFAULT_MODEL.read_bytes()
     manifest = bundle.read_manifest(DEFAULT_MODEL).to_json().encode()
     at = whole.index(manifest)
@@ -90,11 +90,10 @@ def hear(path: Path) -> None:
         try:
             clip = audio.read(source, 16000, Reading(max_duration=600))
         except AudioError as error:
-            assert "\n" not in str(error)
-            assert len(str(error)) < 1000
-            continue
-        assert isinstance(clip, Clip)
-        assert np.isfinite(clip.samples).all()
+            check_message(str(error))
+        else:
+            assert isinstance(clip, Clip)
+            assert np.isfinite(clip.samples).all()
 
 
 def find(path: Path) -> None:
@@ -103,8 +102,12 @@ def find(path: Path) -> None:
         repository.find(path)
         load(path, device="cpu", threads=1)
     except ModelError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 2000
+        check_message(str(error))
+
+
+def check_message(message: str) -> None:
+    assert "\n" not in message
+    assert len(message) < 2000
 
 
 def main(what: str, folder: Path, seconds: float, seed: int) -> None:
@@ -147,7 +150,9 @@ def damage(tmp_path: Path) -> Damage:
         command = [sys.executable, "-X", "faulthandler", __file__, what, str(tmp_path), str(SECONDS[what]), "20240501"]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS[what] + 10 * SLOWEST_S)
         assert done.returncode == 0, f"{tmp_path / 'current'} ends the process ({done.returncode}): {done.stderr[-3000:]}"
-        outcome = json.loads(done.stdout.splitlines()[-1])
+        *others, told = done.stdout.splitlines()
+        assert not others or what != "audio", "where results are printed no library may write"  # ONNX Runtime 1.20 does, of a failed load
+        outcome = json.loads(told)
         assert not outcome["findings"], "\n".join(outcome["findings"])
         assert outcome["inputs"] > 10
 
