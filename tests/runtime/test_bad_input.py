@@ -77,7 +77,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 } | {f"noise{suffix}": (np.random.default_rng(list(suffix.encode())).bytes(3000), "cannot decode") for suffix in SUFFIXES}
 """A file's name -> what is in it, and what is said of it."""
 
-LIBMPG123 = ("[src/libmpg123/", "Warning: Xing")
+LIBMPG123 = ("[src/libmpg123/", "Warning: Xing", "Note: ")
 """How lines begin that libmpg123 writes to the standard error of the whole process, past Python, and that libsndfile has no switch for."""
 
 
@@ -374,19 +374,16 @@ def test_pyav_reads_as_many_channels_as_there_are(channels: int, monkeypatch: py
         assert np.array_equal(clip.samples, samples[:, number])
 
 
-@pytest.mark.parametrize("damaged", [b"\xf0\x7e" + bytes(200), b"FORM\0\0\3\x2eAIFFCOMM\0\0\0\x12\0\1\xff\xff\xff\xff" + bytes(200)])
-def test_no_decoder_speaks_past_python(damaged: bytes, stapes_command, tmp_path: Path):
-    # libsndfile prints what is wrong with a MIDI sample dump to standard output; cffi a traceback where a callback fails
-    seeds = Path(__file__).parent.parent / "corpus" / "seeds"
-    (tmp_path / "damaged").write_bytes(damaged)
-    dump = bytearray((seeds / "sds-pcm_16").read_bytes())
-    dump[100:400] = bytes(300)
-    (tmp_path / "dump").write_bytes(dump)
-    for name in ("damaged", "dump"):
-        with (tmp_path / name).open("rb") as stdin:
-            done = stapes_command("classify", tmp_path / name, "-", "-q", stdin=stdin)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert len(said(done.stderr)) == 2
+@pytest.mark.parametrize(("seed", "damage"), [("sds-pcm_16", slice(100, 400)), ("aiff-pcm_16", slice(35, 39))])
+def test_no_library_speaks_past_us(seed: str, damage: slice, stapes_command, root: Path, tmp_path: Path):
+    # libsndfile prints what is wrong with a MIDI sample dump to standard output, and cffi a traceback where a callback of ours fails
+    damaged = bytearray((root / "tests" / "corpus" / "seeds" / seed).read_bytes())
+    damaged[damage] = bytes(damage.stop - damage.start)
+    (tmp_path / "clip").write_bytes(damaged)
+    with (tmp_path / "clip").open("rb") as stdin:
+        done = stapes_command("classify", tmp_path / "clip", "-", "-q", stdin=stdin)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(said(done.stderr)) == 2
 
 
 NO_RATES = [0, -1, -16000, 99, 1_000_001, 2**63, 10**400, 10**5000, 0.5, 16000.5, np.nan, np.inf, "16000", None, True, np.eye(9), 16000j]
