@@ -130,12 +130,15 @@ def _libsndfile_blocks(sound: Any, stream: IO[bytes], name: str) -> Iterator[Blo
 
     got = 0
     try:
-        while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+        while len(block := sound.read(out=(buffer := np.empty((BLOCK, sound.channels), np.float32)))):
             got += len(block)
             yield block
     except soundfile.LibsndfileError as error:
-        if not got:
+        good = buffer[: max(0, sound.tell() - got)]  # of the block that was being read
+        if not got and not len(good):
             raise _Unreadable(_brief(error.error_string)) from error
+        if len(good):
+            yield good
         return _cut_off(name, _brief(error.error_string) or "damaged data")
     if got:
         if (promised := _promised_bytes(sound.extra_info)) is not None:

@@ -104,6 +104,14 @@ def test_a_file_that_breaks_off_gives_what_is_there_and_a_warning(how: dict[str,
             assert np.abs(found - long[: len(found)]).max() <= 1 / 32768
 
 
+def test_a_short_flac_that_breaks_off_gives_its_first_part(without_pyav: None, without_ffmpeg: None):
+    data = encoded(NOISE, format="FLAC", subtype="PCM_16")
+    with pytest.warns(AudioWarning, match="breaks off"):
+        found = decoded(data[: len(data) * 6 // 10])[:, 0]
+    assert len(found) >= 4096  # a frame of libFLAC's
+    assert np.abs(found - NOISE[: len(found)]).max() <= 1 / 32768
+
+
 @pytest.mark.parametrize("how", CUT_OFF, ids=lambda how: how["format"])
 def test_a_whole_file_brings_no_warning(how: dict[str, str]):
     with warnings.catch_warnings():
