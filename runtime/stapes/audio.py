@@ -197,7 +197,7 @@ def _path(path: Path, max_bytes: int | None) -> Path | bytes:
             if not stat.S_ISREG(found.st_mode):  # a pipe: decoders need to go back and forth
                 return _within(_contents(file, str(path), max_bytes), str(path), max_bytes)
     except FileNotFoundError as error:
-        raise AudioNotFound(f"no file at {path}") from error
+        raise AudioNotFound(f"no file at {path}; check the path") from error
     except ValueError as error:
         if isinstance(error, AudioError):
             raise

@@ -200,7 +200,7 @@ class Classifier:
         if samples < shortest:
             raise ClipTooShort(
                 f"{name} has {samples} samples ({samples / rate * 1e3:.1f} ms); {self.manifest.name} needs "
-                f"{shortest} ({shortest / rate * 1e3:.1f} ms) at {rate} Hz"
+                f"{shortest} ({shortest / rate * 1e3:.1f} ms) at {rate} Hz: give a longer clip"
             )
 
     def _map(
