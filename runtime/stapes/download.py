@@ -1,6 +1,9 @@
 """An http(s) address -> the bytes behind it, within limits. Loaded when there is an address: its libraries take 30 ms to import."""
 
+import contextlib
 import http.client
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,7 +28,11 @@ def download(address: str, timeout: float, max_bytes: int | None = None) -> byte
     """
     limit = MAX_BYTES if max_bytes is None else max_bytes
     deadline = time.monotonic() + timeout
-    opener = urllib.request.build_opener(_SameKind())
+    connections: list[http.client.HTTPConnection] = []
+    opener = urllib.request.build_opener(_SameKind(), _Kept(connections))
+    watch = threading.Timer(timeout, _end, [connections])  # a socket's own timeout begins anew at each byte of the headers
+    watch.daemon = True
+    watch.start()
     try:
         request = urllib.request.Request(address, headers={"User-Agent": f"stapes/{version('stapes')}"})
         with opener.open(request, timeout=timeout) as answer:
@@ -39,9 +46,11 @@ def download(address: str, timeout: float, max_bytes: int | None = None) -> byte
         raise _late(address, timeout) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address without a host
         reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
+        if isinstance(reason, TimeoutError) or time.monotonic() > deadline:
             raise _late(address, timeout) from error
         raise DownloadError(f"cannot fetch {address}: {_brief(reason) or type(error).__name__}") from error
+    finally:
+        watch.cancel()
 
 
 def _body(answer: Any, address: str, limit: int, deadline: float) -> bytes:
@@ -54,7 +63,9 @@ def _body(answer: Any, address: str, limit: int, deadline: float) -> bytes:
         if len(body) > limit:
             raise LimitExceeded(f"{address} has more than the {limit} bytes allowed (max_bytes, --max-bytes)")
         if time.monotonic() > deadline:
-            raise TimeoutError
+            break
+    if time.monotonic() > deadline:
+        raise TimeoutError
     if promised.isdecimal() and len(body) < int(promised):
         raise DownloadError(f"{address} broke off after {len(body)} of {promised} bytes; try again")
     return bytes(body)
@@ -67,6 +78,34 @@ def _brief(reason: object) -> str:
 
 def _late(address: str, timeout: float) -> DownloadError:
     return DownloadError(f"{address} took more than {timeout:g} s; try again, or allow more (timeout, --timeout)")
+
+
+def _end(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError, AttributeError):  # closed, or not open yet
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Kept(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens http and https as its bases do, and keeps the connections where they can be ended."""
+
+    def __init__(self, connections: list[http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(self._plain, req)
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(self._secure, req)
+
+    def _plain(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        self._connections.append(http.client.HTTPConnection(host, **options))
+        return self._connections[-1]
+
+    def _secure(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        self._connections.append(http.client.HTTPSConnection(host, **options))
+        return self._connections[-1]
 
 
 class _SameKind(urllib.request.HTTPRedirectHandler):

@@ -99,8 +99,8 @@ def encoded(samples: np.ndarray, rate: int = RATE, **how: str) -> bytes:
     return file.getvalue()
 
 
-class Clips(Dataset):
-    """Map-style, as torch's own documentation has it: no __iter__."""
+class Sequential:
+    """A sequence, and neither a list nor a dataset."""
 
     def __init__(self, *items: Any) -> None:
         self.items = items
@@ -110,6 +110,10 @@ class Clips(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.items[index]
+
+
+class Clips(Sequential, Dataset):
+    """Map-style, as torch's own documentation has it: no __iter__."""
 
 
 class Unsized(Dataset):
@@ -131,19 +135,6 @@ class Stream(IterableDataset):
 class Measured(Stream):
     def __len__(self) -> int:
         return len(self.items)
-
-
-class Sequential:
-    """A sequence, and neither a list nor a dataset."""
-
-    def __init__(self, *items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
 
 
 class Playlist(list):

@@ -273,12 +273,7 @@ def test_a_body_of_exactly_the_limit_is_within_it(server: Server):
         download.download(f"{server.address}/chunked", 10, len(CLIP) - 1)
 
 
-HEADERS = "the timeout counts from one byte of the headers to the next: http.client reads them without a look at the whole"
-
-
-@pytest.mark.parametrize(
-    "path", ["slow/head", "slow/body", "trickle", pytest.param("slow_headers", marks=pytest.mark.xfail(strict=True, reason=HEADERS))]
-)
+@pytest.mark.parametrize("path", ["slow/head", "slow/body", "trickle", "slow_headers"])
 def test_a_slow_server_is_left_at_the_timeout(path: str, server: Server):
     begin = time.monotonic()
     error = refused(f"{server.address}/{path}", timeout=0.5)
