@@ -22,15 +22,16 @@ def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, held: in
         return
     from concurrent.futures import ThreadPoolExecutor  # here: one clip needs none
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="stapes") as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > workers + held:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="stapes")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers + held:
                 yield waiting.popleft().result()
-        finally:  # where the caller stops early, or an item fails
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # where the caller stops early, or an item fails
+        # Never waiting: an abandoned generator is closed by the garbage collector, in any thread and amid any lock, a thread's own start
+        # among them; joining a thread there is a deadlock.
+        pool.shutdown(wait=False, cancel_futures=True)
