@@ -7,9 +7,12 @@ import onnx_ir as ir
 from stapes.bundle import Manifest
 
 PART = "stapes.part"
-"""A node's metadata key: which part of the model it belongs to. Passes that lower precision skip FRONTEND and HEAD."""
+"""A node's metadata key: which part of the model it belongs to. Passes that lower precision skip FRONTEND, HEAD and KEPT."""
 
 FRONTEND, HEAD = "frontend", "head"
+
+KEPT = "kept"
+"""A node whose floats the accuracy search keeps; it stays float."""
 
 
 @dataclass(frozen=True)
@@ -21,5 +24,5 @@ class Artifact:
 
 
 def part(node: ir.Node) -> str | None:
-    """FRONTEND, HEAD, or None for the body of the model."""
+    """FRONTEND, HEAD, KEPT, or None for the rest of the model's body."""
     return node.metadata_props.get(PART)

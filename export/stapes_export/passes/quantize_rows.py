@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from stapes_export.artifact import FRONTEND, HEAD, Artifact, part
+from stapes_export.artifact import FRONTEND, HEAD, KEPT, Artifact, part
 from stapes_export.emitter import Emitter
 
 Array = NDArray[Any]
@@ -74,7 +74,7 @@ def _quantize_rows(emit: Emitter, x: ir.Value, zero_point: ir.Value) -> tuple[ir
 
 def _product(node: ir.Node) -> tuple[ir.Value, Array, ir.Value | None] | None:
     """What goes in, the (k, n) weight and the bias, where the node is a product that can be quantized."""
-    if part(node) in (FRONTEND, HEAD) or node.op_type not in ("MatMul", "Gemm"):
+    if part(node) in (FRONTEND, HEAD, KEPT) or node.op_type not in ("MatMul", "Gemm"):
         return None
     x, weight = node.inputs[:2]
     if x is None or weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
