@@ -1,6 +1,6 @@
 """What every pass takes and returns: a graph and what it says of itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -12,7 +12,13 @@ PART = "stapes.part"
 FRONTEND, HEAD = "frontend", "head"
 
 KEPT = "kept"
-"""A node whose floats the accuracy search keeps; it stays float."""
+"""A product whose floats the accuracy search keeps."""
+
+SCOPE = "stapes.scope"
+"""A node's metadata key while it is on its way: the dotted path of the module that it came from."""
+
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+"""Operators whose precision is lowered."""
 
 
 @dataclass(frozen=True)
@@ -26,3 +32,18 @@ class Artifact:
 def part(node: ir.Node) -> str | None:
     """FRONTEND, HEAD, KEPT, or None for the rest of the model's body."""
     return node.metadata_props.get(PART)
+
+
+def module(node: ir.Node) -> str:
+    """The module that the node came from; its own name where tracing left none."""
+    return node.metadata_props.get(SCOPE) or node.name or ""
+
+
+def with_kept(artifact: Artifact, modules: tuple[str, ...]) -> Artifact:
+    """A copy of a traced artifact, the products of these modules and of those inside them tagged KEPT. Weights are shared."""
+    model = artifact.model.clone()
+    for node in model.graph:
+        own = module(node)
+        if node.op_type in PRODUCTS and part(node) is None and any(f"{own}.".startswith(f"{name}.") for name in modules):
+            node.metadata_props[PART] = KEPT
+    return replace(artifact, model=model)

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,13 +19,14 @@ from stapes.bundle import KEY, Activation, Golden, Manifest, Provenance
 from stapes.errors import CheckpointError, ExportError
 from stapes.frontend import Frontend, huggingface
 from stapes_export import diagnose, lock, passes
-from stapes_export.artifact import Artifact
-from stapes_export.calibrate import accuracy, recordings
+from stapes_export.artifact import SCOPE, Artifact, with_kept
+from stapes_export.calibrate import accuracy, check_lengths, recordings
 from stapes_export.families import FAMILIES, Family
 from stapes_export.fetch import Checkpoint, fetch, fetch_locked
 from stapes_export.layer_sum import LayerSum
 from stapes_export.layer_sum import differs as layer_sum_differs
 from stapes_export.recipes import RECIPES
+from stapes_export.sensitivity import modules_to_keep
 from stapes_export.surgery.weight_norm import fold_weight_norm
 from stapes_export.targets import hub
 from stapes_export.trace import trace
@@ -55,17 +56,21 @@ def export(
     lock_file: Path = Path(lock.FILE),
     external_data: bool = False,
     layout: Layout = "file",
+    max_drop: float | None = None,
 ) -> Report:
     """Export the checkpoint `source` (a name in `lock_file`, a folder or a hub id) to `out`; progress goes to stderr.
 
     `layout`: one self-contained file, or the directory of targets/hub.py, where fp32 stands beside `precision`.
 
-    `calibration`: a folder of recordings that verification runs on; the golden signal where None. `layer_sum`: see layer_sum.py.
-    `head`: a name of heads.HEADS. `external_data`: weights beside the file in `out`.data, as happens from 1.5 GB on. The file appears
-    whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the artifact answers
-    otherwise.
+    `calibration`: recordings that verification runs on, a folder or a csv, see calibrate.py; the golden signal where None. `max_drop`:
+    points of accuracy on them (of agreement where they have no labels) that `precision` may lose; modules that cost too much keep their
+    floats. `layer_sum`: see layer_sum.py. `head`: a name of heads.HEADS. `external_data`: weights beside the file in `out`.data, as
+    happens from 1.5 GB on. The file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused,
+    ParityError where the artifact answers otherwise, AccuracyError where it loses more than `max_drop`.
     """
     recipe = RECIPES[precision]
+    if max_drop is not None:
+        _check_drop(max_drop, precision, calibration)
     if not out.parent.is_dir():
         raise ExportError(f"no folder {out.parent} to write {out.name} into; make it first")
     if layout == "hub":
@@ -85,35 +90,60 @@ def export(
         options: dict[str, str] = {"layer_sum": layer_sum} if layer_sum_differs(model.config) else {}
         options |= {"head": head} if head else {}
         manifest = _manifest(checkpoint, model.config, family, precision, options)
+        if max_drop is not None and manifest.activation == "none":
+            raise CheckpointError(f"{checkpoint.name} is a regression, which has no top label to be right or wrong; leave --max-drop out")
         clips = recordings(calibration, manifest.rate, manifest.labels) if calibration else golden_clips(manifest, GOLDEN_SECONDS)
+        check_lengths(clips, manifest)
     with _stage("trace"):
         fold_weight_norm(model)
         shortest = manifest.frontend.length(manifest.frontend.min_samples)
-        traced = trace(family.adapt(model, layer_sum), family, model.config, shortest)
+        traced = Artifact(trace(family.adapt(model, layer_sum), family, model.config, shortest), manifest)
+    expected = reference.every(_bar(clips, "original"))
+    kept: tuple[str, ...] = ()
+    if max_drop is not None:
+        kept = modules_to_keep(traced, recipe, clips, expected, max_drop, lambda each, path: _save(each, path, external_data), _bar)
     if layout == "hub":
         return hub.build(
             out,
-            Artifact(traced, manifest),
+            traced,
             checkpoint,
             precision,
-            reference=reference,
+            extractor=reference.extractor.to_dict(),
+            expected=expected,
             clips=clips,
             golden_seconds=GOLDEN_SECONDS,
             save=lambda artifact, path: _save(artifact, path, external_data, hub.DATA),
-            progress=lambda each: tqdm(each, "verify", file=sys.stderr),
+            progress=lambda each: _bar(each, "verify"),
+            kept=kept,
+            max_drop=max_drop,
         )
     with _stage(precision):
-        artifact = passes.run(recipe.passes, Artifact(traced, manifest))
+        artifact = passes.run(recipe.passes, with_kept(traced, kept))
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
         draft = Path(folder) / "draft.onnx"
         _save(artifact, draft, external_data)
         logits = golden_logits(draft, GOLDEN_SECONDS)
-        report = verify(draft, reference, recipe, clips, lambda each: tqdm(each, "verify", file=sys.stderr))
+        report = verify(draft, expected, recipe, clips, lambda each: _bar(each, "verify"), kept=kept, max_drop=max_drop)
     golden = Golden(GOLDEN_SECONDS, logits, recipe.golden_tolerance * max(1.0, *map(abs, logits)))
     with _stage("save"):
-        final = replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity))
+        final = replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity, verdict=report.verdict))
         _write(out, final, external_data)
     return report
+
+
+def _check_drop(max_drop: float, precision: str, calibration: Path | None) -> None:
+    """Raises ExportError where a budget makes no sense."""
+    if not 0 <= max_drop <= 100:
+        raise ExportError(f"--max-drop is in points of accuracy, from 0 to 100, not {max_drop:g}")
+    if precision == "fp32":
+        raise ExportError("fp32 keeps every float, so nothing drops; leave --max-drop out, or name another --precision")
+    if calibration is None:
+        raise ExportError("--max-drop needs recordings to count on; give them with --calibration, a folder or a csv with path and label")
+
+
+def _bar(items: Iterable[Any], name: str) -> Iterable[Any]:
+    bar: Iterable[Any] = tqdm(items, name, file=sys.stderr)
+    return bar
 
 
 @contextlib.contextmanager
@@ -190,6 +220,8 @@ def _activation(problem_type: str | None, finetuning_task: str | None) -> Activa
 def _save(artifact: Artifact, path: Path, external_data: bool, suffix: str = ".data") -> list[Path]:
     """Write the artifact to `path`; its files. Weights of INLINE_LIMIT bytes or more go to a file beside it, which hosts map."""
     manifest, model = artifact.manifest, artifact.model
+    for node in model.graph.all_nodes():
+        node.metadata_props.pop(SCOPE, None)  # it has served
     model.producer_name, model.producer_version = "stapes", version("stapes")
     model.metadata_props.update(
         {

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stapes.errors import MissingExtra
+from stapes.errors import AccuracyError, MissingExtra
 
 HEADS = ("dense-tanh-out-proj", "dense-output", "dense-tanh-output")
 LAYOUTS = ("file", "hub")
@@ -30,9 +30,18 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub (default: main)")
     parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="recordings to verify on, one folder a label (default: a test signal)"
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="recordings to verify on: one folder a label, or a csv with the columns path and label (default: a test signal)",
     )
-
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="points of accuracy on those recordings that the precision may lose (of agreement with fp32 where they have no labels); "
+        "modules that cost too much stay in float, and nothing is written beyond it (default: what verification allows)",
+    )
     parser.add_argument("--external-data", action="store_true", help="weights beside the file, in OUT.data (always from 1.5 GB on)")
     parser.add_argument("--head", choices=HEADS, metavar="NAME", help=f"a head that is not transformers' own: {', '.join(HEADS)}")
     parser.add_argument(
@@ -48,17 +57,22 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
             from stapes_export.build import export as build
         except ModuleNotFoundError as error:
             raise MissingExtra(f"stapes export needs {error.name}: pip install 'stapes[cpu,export]'") from error
-        report = build(
-            options.checkpoint,
-            options.out,
-            options.precision,
-            revision=options.revision,
-            calibration=options.calibration,
-            layer_sum=options.layer_sum,
-            head=options.head,
-            external_data=options.external_data,
-            layout=options.layout,
-        )
+        try:
+            report = build(
+                options.checkpoint,
+                options.out,
+                options.precision,
+                revision=options.revision,
+                calibration=options.calibration,
+                layer_sum=options.layer_sum,
+                head=options.head,
+                external_data=options.external_data,
+                layout=options.layout,
+                max_drop=options.max_drop,
+            )
+        except AccuracyError as error:  # no mistake in what was typed
+            print(f"stapes: {error}", file=sys.stderr)
+            return 1
         parity = report.parity
         size = sum(file.stat().st_size for file in ([options.out] if options.out.is_file() else options.out.rglob("*.onnx")))
         print(
@@ -66,8 +80,10 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
             f"same top label on {parity.agreement:.1%} of {parity.clips} {parity.signal} clips",
             file=sys.stderr,
         )
-        if report.accuracy_before is not None and report.accuracy_after is not None:
-            print(f"accuracy: {report.accuracy_before:.2%} before, {report.accuracy_after:.2%} after", file=sys.stderr)
+        if report.verdict is not None:
+            print(f"accuracy: {report.verdict}", file=sys.stderr)
+            if report.verdict.kept:
+                print(f"kept in float: {' '.join(report.verdict.kept)}", file=sys.stderr)
         return 0
 
     return run

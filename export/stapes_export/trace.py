@@ -1,5 +1,6 @@
 """torch module -> ONNX graph: the only place that knows how a graph is made."""
 
+import ast
 import contextlib
 import io
 import logging
@@ -11,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from stapes_export.artifact import HEAD, PART
+from stapes_export.artifact import HEAD, PART, SCOPE
 from stapes_export.families import Family
 
 OPSET = 20
@@ -49,6 +50,7 @@ def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir
     for node in model.graph.all_nodes():
         scopes = node.metadata_props.get(_SCOPES, "")
         node.metadata_props.clear()  # stack traces hold paths of this machine
+        node.metadata_props[SCOPE] = ["", *ast.literal_eval(scopes or "[]")][-2:][0]  # of the module; the last is the operator's
         if "'head'" in scopes:
             node.metadata_props[PART] = HEAD
     model.metadata_props.clear()

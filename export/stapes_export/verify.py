@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from stapes.audio import Clip
-from stapes.bundle import Manifest, Parity, golden_signal
+from stapes.bundle import Manifest, Parity, Verdict, golden_signal
 from stapes.classifier import Classifier, load
-from stapes.errors import ExportError, ParityError
+from stapes.errors import AccuracyError, ExportError, ParityError
 from stapes.session import missing
-from stapes_export.calibrate import Recording, accuracy
+from stapes_export.calibrate import Recording, verdict
 from stapes_export.fetch import Checkpoint
 from stapes_export.layer_sum import LayerSum
 from stapes_export.layer_sum import differs as layer_sum_differs
@@ -27,6 +27,12 @@ Logits = NDArray[np.float32]
 
 BATCH = 8
 """Clips a batch when rows are compared with single runs."""
+
+GOLDEN = "golden signal"
+"""What the names of clips begin with that stand in for recordings."""
+
+Progress = Callable[[Iterable[Recording]], Iterable[Recording]]
+"""Hands clips on and shows how far it is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,10 @@ class Reference:
         found: Logits = logits[0].numpy()
         return found
 
+    def every(self, clips: Iterable[Recording]) -> Logits:
+        """The logits of each clip, (clips, labels)."""
+        return np.stack([self(clip.samples) for clip in clips])
+
     def _sum_behind_norm(self, features: Any) -> torch.Tensor:
         """transformers' own states, the last one as transformers 4 gave it, through the model's own head."""
         model: Any = self.model
@@ -67,11 +77,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Report:
-    """What verification found: the figures for the manifest, and the accuracies where clips are labelled."""
+    """What verification found: the figures for the manifest."""
 
     parity: Parity
-    accuracy_before: float | None
-    accuracy_after: float | None
+    verdict: Verdict | None
+    """None where no recordings were given."""
 
 
 def golden_clips(manifest: Manifest, seconds: float) -> list[Recording]:
@@ -79,7 +89,7 @@ def golden_clips(manifest: Manifest, seconds: float) -> list[Recording]:
     whole = golden_signal(seconds, manifest.rate)
     shortest = manifest.frontend.min_samples
     cuts = {"whole": whole, "backwards": whole[::-1], "first part": whole[: max(shortest, len(whole) * 3 // 5)]}
-    return [Recording(f"golden signal, {name}", np.ascontiguousarray(samples)) for name, samples in cuts.items()]
+    return [Recording(f"{GOLDEN}, {name}", np.ascontiguousarray(samples)) for name, samples in cuts.items()]
 
 
 def golden_logits(path: Path, seconds: float, precision: str | None = None) -> tuple[float, ...]:
@@ -90,53 +100,93 @@ def golden_logits(path: Path, seconds: float, precision: str | None = None) -> t
     return tuple(float(f"{value:.6g}") for value in logits)
 
 
+def answers(
+    path: Path,
+    clips: Iterable[Recording],
+    precision: str | None = None,
+) -> Logits:
+    """The logits of the artifact at `path` for each clip alone, (clips, labels)."""
+    return _alone(_load(path, precision), clips)
+
+
+def far(expected: Logits, found: Logits) -> NDArray[np.float32]:
+    """The largest difference of a logit in each clip, in units of max(1, the clip's largest expected logit), (clips,)."""
+    difference: NDArray[np.float32] = np.abs(found - expected).max(axis=1) / _unit(expected)
+    return np.nan_to_num(difference, nan=np.inf)
+
+
 def verify(
     path: Path,
-    reference: Reference,
+    expected: Logits,
     recipe: Recipe,
     clips: list[Recording],
-    progress: Callable[[Iterable[Recording]], Iterable[Recording]] = iter,
+    progress: Progress = iter,
     precision: str | None = None,
+    *,
+    kept: tuple[str, ...] = (),
+    max_drop: float | None = None,
 ) -> Report:
-    """Compare the artifact at `path` with the checkpoint on every clip, alone and in ragged batches.
+    """Compare the artifact at `path` with what the checkpoint gave, `expected` (clips, labels), for every clip alone and in ragged batches.
 
-    `precision`: which graph, where `path` is a directory. Raises ParityError naming the worst clip where a difference is beyond the
-    recipe's budget.
+    `precision`: which graph, where `path` is a directory. `kept`: the modules that the artifact keeps in float. Raises ParityError naming
+    the worst clip where a difference is beyond the recipe's budget, AccuracyError where more than `max_drop` points are lost.
     """
     classifier = _load(path, precision)
-    expected: list[Logits] = []
-    single: list[Logits] = []
-    for clip in progress(clips):
-        expected.append(reference(clip.samples))
-        single.append(classifier.logits([_clip(clip, classifier)])[0])
-    want, got = np.stack(expected), np.stack(single)
-    unit = np.maximum(1.0, np.abs(want).max(axis=1))
-    difference = _worst(np.abs(got - want).max(axis=1) / unit)
+    made, labels, activation = classifier.manifest.provenance.precision, classifier.manifest.labels, classifier.manifest.activation
+    got = _alone(classifier, progress(clips))
+    recorded = not clips[0].name.startswith(GOLDEN)
+    found = verdict(expected, got, clips, labels, activation) if recorded else None
+    if found is not None and max_drop is not None and found.drop > max_drop:
+        raise AccuracyError(_too_much(found, made, kept, max_drop))
+    difference = _worst(far(expected, got))
     if not difference.value <= recipe.max_difference:
         raise ParityError(
             f"the artifact's logits are off by {difference.value:.2g} x max(1, largest logit) on {clips[difference.index].name}, "
             f"more than the {recipe.max_difference:g} that this precision may cost; nothing was written"
         )
     batched = np.concatenate([_batch(classifier, clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)])
-    neighbours = _worst(np.abs(batched - got).max(axis=1) / unit)
+    neighbours = _worst(np.nan_to_num(np.abs(batched - got).max(axis=1) / _unit(expected), nan=np.inf))
     if not neighbours.value <= recipe.batch_difference:
         raise ParityError(
             f"in a batch the artifact's logits move by {neighbours.value:.2g} x max(1, largest logit) on "
             f"{clips[neighbours.index].name}, more than {recipe.batch_difference:g}; nothing was written"
         )
-    labels = classifier.manifest.labels
-    return Report(
-        Parity(
-            clips=len(clips),
-            signal="golden" if clips[0].name.startswith("golden signal") else "recorded",
-            max_difference=round_up(difference.value),
-            rms_difference=round_up(float(np.sqrt(np.mean((got - want) ** 2)) / max(want.std(), 1e-12))),
-            agreement=round(float(np.mean(got.argmax(axis=1) == want.argmax(axis=1))), 4),
-            batch_difference=round_up(neighbours.value),
-        ),
-        accuracy(want, clips, labels),
-        accuracy(got, clips, labels),
+    parity = Parity(
+        clips=len(clips),
+        signal="recorded" if recorded else "golden",
+        max_difference=round_up(difference.value),
+        rms_difference=round_up(float(np.sqrt(np.mean((got - expected) ** 2)) / max(expected.std(), 1e-12))),
+        agreement=round(float(np.mean(got.argmax(axis=1) == expected.argmax(axis=1))), 4),
+        batch_difference=round_up(neighbours.value),
     )
+    return Report(parity, None if found is None else _rounded(replace(found, kept=kept, max_drop=max_drop)))
+
+
+def _too_much(found: Verdict, precision: str, kept: tuple[str, ...], max_drop: float) -> str:
+    if found.accuracy_before is None or found.accuracy_after is None:
+        lost = f"agreement with fp32 ({found.agreement:.2%} of {found.clips} unlabelled clips keep their top label)"
+    else:
+        lost = f"accuracy ({found.accuracy_before:.2%} before, {found.accuracy_after:.2%} after on {found.labelled} labelled clips)"
+    tried = f"even with {len(kept)} modules kept in float" if kept else "and no module can be kept in float to mend it"
+    return (
+        f"{precision} loses {found.drop:.2f} points of {lost}, {tried}, where --max-drop allows {max_drop:g}; allow more, or choose "
+        "another --precision; nothing was written"
+    )
+
+
+def _rounded(found: Verdict) -> Verdict:
+    """What rests on logits rounded up, so that a second run of the same export writes the same bytes."""
+    divergence = None if found.divergence is None else round_up(found.divergence)
+    return replace(found, divergence=divergence, max_score_change=round_up(found.max_score_change))
+
+
+def _unit(expected: Logits) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = np.maximum(1.0, np.abs(expected).max(axis=1))
+    return unit
+
+
+def _alone(classifier: Classifier, clips: Iterable[Recording]) -> Logits:
+    return np.stack([classifier.logits([_clip(clip, classifier)])[0] for clip in clips])
 
 
 def _load(path: Path, precision: str | None, threads: int | None = None) -> Classifier:
@@ -169,7 +219,7 @@ class _Worst:
 
 
 def _worst(differences: NDArray[np.float32]) -> _Worst:
-    index = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
+    index = int(np.argmax(differences))
     return _Worst(float(differences[index]), index)
 
 

@@ -10,6 +10,7 @@ from stapes.audio import Clip, Reading
 from stapes.classifier import Classifier, load
 from stapes.dropin import pipeline
 from stapes.errors import (
+    AccuracyError,
     AudioError,
     AudioIsFolder,
     AudioNotFound,
@@ -57,6 +58,7 @@ __all__ = [
     "ExportError",
     "CheckpointError",
     "ParityError",
+    "AccuracyError",
     "AudioWarning",
 ]
 

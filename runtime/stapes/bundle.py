@@ -112,6 +112,45 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What the artifact's precision cost on recorded clips, against the checkpoint in fp32."""
+
+    clips: int
+    labelled: int
+    """How many of the clips came with a label; accuracy counts these alone."""
+    accuracy_before: float | None
+    """Fraction of the labelled clips whose top label is theirs, by the checkpoint; None where no clip is labelled."""
+    accuracy_after: float | None
+    """The same by the artifact."""
+    agreement: float
+    """Fraction of all clips with the same top label before and after."""
+    divergence: float | None
+    """Kullback-Leibler divergence of the scores after from those before, in nats, mean over the clips; None where scores are no
+    probabilities."""
+    max_score_change: float
+    """Largest change of a score."""
+    kept: tuple[str, ...] = ()
+    """Modules of the checkpoint whose products kept their floats, the costliest first."""
+    max_drop: float | None = None
+    """Points that the drop was allowed to have; None where nothing was asked."""
+
+    @property
+    def drop(self) -> float:
+        """Points lost: of accuracy where clips are labelled, otherwise of agreement."""
+        if self.accuracy_before is None or self.accuracy_after is None:
+            return round(100 - 100 * self.agreement, 6)
+        return round(100 * (self.accuracy_before - self.accuracy_after), 6)  # a budget of 0.5 holds for 1 of 200, whatever floats say
+
+    def __str__(self) -> str:
+        if self.accuracy_before is None or self.accuracy_after is None:
+            found = f"unknown: {self.clips} clips without labels"
+        else:
+            found = f"{self.accuracy_before:.2%} before, {self.accuracy_after:.2%} after on {self.labelled} labelled clips"
+        divergence = "" if self.divergence is None else f", KL divergence {self.divergence:g}"
+        return f"{found}; same top label on {self.agreement:.1%} of {self.clips}{divergence}, scores within {self.max_score_change:g}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a host must know to run the file, and everything a person may want to."""
 
@@ -127,6 +166,7 @@ class Manifest:
     provenance: Provenance
     golden: Golden | None = None
     parity: Parity | None = None
+    verdict: Verdict | None = None
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
@@ -156,6 +196,7 @@ class Manifest:
             provenance=_provenance(_get(data, "provenance", dict)),
             golden=None if data.get("golden") is None else _golden(_get(data, "golden", dict)),
             parity=None if data.get("parity") is None else _parity(_get(data, "parity", dict)),
+            verdict=None if data.get("verdict") is None else _verdict(_get(data, "verdict", dict)),
             schema=data["schema"],
         )
         rates = manifest.rate in RATES and manifest.rate == manifest.frontend.rate
@@ -230,6 +271,32 @@ def _parity(data: Mapping[str, Any]) -> Parity:
         agreement=_get(data, "agreement", float),
         batch_difference=_get(data, "batch_difference", float),
     )
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    verdict = Verdict(
+        clips=_get(data, "clips", int),
+        labelled=_get(data, "labelled", int),
+        accuracy_before=_maybe(data, "accuracy_before"),
+        accuracy_after=_maybe(data, "accuracy_after"),
+        agreement=_get(data, "agreement", float),
+        divergence=_maybe(data, "divergence"),
+        max_score_change=_get(data, "max_score_change", float),
+        kept=tuple(_items(data, "kept", str)),
+        max_drop=_maybe(data, "max_drop"),
+    )
+    fractions = [value for value in (verdict.accuracy_before, verdict.accuracy_after, verdict.agreement) if value is not None]
+    if not 0 <= verdict.labelled <= verdict.clips or not all(0 <= value <= 1 for value in fractions):
+        raise ModelError(
+            f"the manifest's 'verdict' makes no sense: {verdict.labelled!s:.20} of {verdict.clips!s:.20} clips labelled, fractions "
+            f"{', '.join(f'{value!s:.20}' for value in fractions)}; export the model again"
+        )
+    return verdict
+
+
+def _maybe(data: Mapping[str, Any], key: str) -> float | None:
+    """The number, or None where it is null: the key itself has to be there."""
+    return None if key in data and data[key] is None else _get(data, key, float)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

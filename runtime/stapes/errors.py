@@ -17,6 +17,7 @@
     └── ExportError       RuntimeError        a checkpoint did not become an artifact
         ├── CheckpointError ValueError        the checkpoint is refused, with the reason
         └── ParityError                       the artifact does not answer as the checkpoint does
+            └── AccuracyError                 it is right less often, beyond what was allowed
 
 Every message is one sentence or two: what was given, what was expected, what to do. AudioWarning (UserWarning) says that there is an
 answer, but not of all the sound: a truncated file, or a clip longer than the model reads.
@@ -89,6 +90,10 @@ class CheckpointError(ExportError, ValueError):
 
 class ParityError(ExportError):
     """The artifact does not answer as the checkpoint does; nothing was written."""
+
+
+class AccuracyError(ParityError):
+    """The artifact is right less often than the checkpoint, by more points than was allowed; nothing was written."""
 
 
 class AudioWarning(UserWarning):

@@ -133,7 +133,15 @@ def _directory(folder: Path, precision: str | None) -> Found:
         return Found(manifest, file)
     if own.frontend_in_graph:
         raise ModelError(f"{file} has its frontend inside, so it is no graph for a directory; load the file itself")
-    told = replace(manifest, name=own.name, needs=own.needs, provenance=own.provenance, golden=own.golden, parity=own.parity)
+    told = replace(
+        manifest,
+        name=own.name,
+        needs=own.needs,
+        provenance=own.provenance,
+        golden=own.golden,
+        parity=own.parity,
+        verdict=own.verdict,
+    )
     return Found(told, file)
 
 

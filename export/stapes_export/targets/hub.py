@@ -18,7 +18,7 @@ from typing import Any
 from stapes.bundle import Golden
 from stapes.errors import ExportError, StapesError
 from stapes_export import passes
-from stapes_export.artifact import Artifact
+from stapes_export.artifact import Artifact, with_kept
 from stapes_export.calibrate import Recording
 from stapes_export.fetch import CONFIG, EXTRACTORS, Checkpoint
 from stapes_export.passes import Pass
@@ -26,7 +26,7 @@ from stapes_export.passes.attach_frontend import attach_frontend
 from stapes_export.passes.attach_scores import attach_scores
 from stapes_export.passes.hub_inputs import hub_inputs
 from stapes_export.recipes import RECIPES
-from stapes_export.verify import Reference, Report, golden_logits, verify
+from stapes_export.verify import Logits, Progress, Report, golden_logits, verify
 
 FOLDER = "onnx"
 
@@ -56,34 +56,40 @@ def build(
     checkpoint: Checkpoint,
     precision: str,
     *,
-    reference: Reference,
+    extractor: Mapping[str, Any],
+    expected: Logits,
     clips: list[Recording],
     golden_seconds: float,
     save: Callable[[Artifact, Path], object],
-    progress: Callable[[Iterable[Recording]], Iterable[Recording]] = iter,
+    progress: Progress = iter,
+    kept: tuple[str, ...] = (),
+    max_drop: float | None = None,
 ) -> Report:
     """Write the directory `out` with the graph in fp32 and, where `precision` is another, in that; the report on `precision`.
 
-    Each graph is verified through stapes.load of the directory, which appears whole or not at all. `save` writes an artifact under a
-    name. Raises ExportError, ParityError.
+    Each graph is verified through stapes.load of the directory, which appears whole or not at all. `extractor`: its whole description, by
+    transformers. `expected`: the checkpoint's logits. `save` writes an artifact under a name. `kept`, `max_drop`: the modules that
+    `precision` leaves in float, and the points that it may lose. Raises ExportError, ParityError.
     """
     kind = checkpoint.preprocessor["feature_extractor_type"]
     inputs = hub_inputs(*INPUTS[kind](checkpoint.preprocessor))
     reports: list[Report] = []
     with replacing(out) as part:
-        for name, content in _configs(checkpoint, reference.extractor.to_dict()).items():
+        for name, content in _configs(checkpoint, extractor).items():
             (part / name).write_bytes(content)
         for name in dict.fromkeys(("fp32", precision)):
             recipe, (file, *aliases) = RECIPES[name], [part / graph for graph in _graphs(name)]
             provenance = replace(traced.manifest.provenance, precision=name)
-            copy = traced.model.clone()  # passes alter the graph they are given
-            artifact = passes.run(_passes(recipe.passes, inputs), Artifact(copy, replace(traced.manifest, provenance=provenance)))
+            own, allowed = (kept, max_drop) if name == precision else ((), None)
+            copy = with_kept(replace(traced, manifest=replace(traced.manifest, provenance=provenance)), own)  # passes alter what they get
+            artifact = passes.run(_passes(recipe.passes, inputs), copy)
             save(artifact, file)
             suffix = SUFFIXES[name][0].removeprefix("_") or "fp32"
             logits = golden_logits(part, golden_seconds, suffix)
-            report = verify(part, reference, recipe, clips, progress, suffix)
+            report = verify(part, expected, recipe, clips, progress, suffix, kept=own, max_drop=allowed)
             golden = Golden(golden_seconds, logits, recipe.golden_tolerance * max(1.0, *map(abs, logits)))
-            save(replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity)), file)
+            told = replace(artifact.manifest, golden=golden, parity=report.parity, verdict=report.verdict)
+            save(replace(artifact, manifest=told), file)
             for alias in aliases:
                 shutil.copyfile(file, alias)
             reports.append(report)

@@ -53,4 +53,9 @@ def _describe(manifest: Manifest) -> dict[str, str]:
             f"logits within {parity.max_difference:g} of the checkpoint's, same top label on {parity.agreement:.1%} of "
             f"{parity.clips} {parity.signal} clip{'s' if parity.clips > 1 else ''}"
         )
+    if verdict := manifest.verdict:
+        allowed = "" if verdict.max_drop is None else f" (allowed: {verdict.max_drop:g} points lost)"
+        rows["accuracy"] = f"{verdict}{allowed}"
+        if verdict.kept:
+            rows["in float"] = f"{len(verdict.kept)}: {' '.join(verdict.kept[:20])}{' …' if len(verdict.kept) > 20 else ''}"
     return rows
