@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
@@ -172,9 +171,9 @@ def _tried(checkpoint: Checkpoint, error: diagnose.UndecidedHead, calibration: P
         config: Any = reference.model.config
         labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
         clips = recordings(calibration, reference.extractor.sampling_rate, labels)
-        right = accuracy(np.stack([reference(clip.samples) for clip in clips]), clips, labels)
+        right = accuracy(reference.every(clips), clips, labels)
         if right is None:
-            return CheckpointError(f"{error}; no clip below {calibration} lies in a folder named as one of its labels")
+            return CheckpointError(f"{error}; no clip of {calibration} has one of its labels")
         accuracies[name] = f"{name} is right on {right:.1%} of {sum(clip.label is not None for clip in clips)} labelled clips"
     return CheckpointError(f"{error}. Tried here: {'; '.join(accuracies.values())}")
 

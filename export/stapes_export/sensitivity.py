@@ -68,7 +68,8 @@ def modules_to_keep(
         group: _rms(logits(group, clips[every]) - expected[every])
         for group in progress(groups(lowered_modules(traced, recipe)), "sensitivity")
     }
-    ranked = sorted(costs, key=lambda group: costs[group])
+    nothing = _rms(lowered[every] - expected[every])  # what it costs where keeping a group changes nothing
+    ranked = sorted((group for group in costs if costs[group] != nothing), key=lambda group: costs[group])
     kept: Group = ()
     for group in progress(ranked[:-1], "keep in float"):  # with the last one nothing would be lowered any more
         kept += group

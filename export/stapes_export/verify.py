@@ -167,7 +167,9 @@ def _too_much(found: Verdict, precision: str, kept: tuple[str, ...], max_drop: f
         lost = f"agreement with fp32 ({found.agreement:.2%} of {found.clips} unlabelled clips keep their top label)"
     else:
         lost = f"accuracy ({found.accuracy_before:.2%} before, {found.accuracy_after:.2%} after on {found.labelled} labelled clips)"
-    tried = f"even with {len(kept)} modules kept in float" if kept else "and no module can be kept in float to mend it"
+    tried = (
+        f"even with {len(kept)} module{'s' if len(kept) > 1 else ''} in float" if kept else "and no module can be kept in float to mend it"
+    )
     return (
         f"{precision} loses {found.drop:.2f} points of {lost}, {tried}, where --max-drop allows {max_drop:g}; allow more, or choose "
         "another --precision; nothing was written"

@@ -130,7 +130,7 @@ class Verdict:
     max_score_change: float
     """Largest change of a score."""
     kept: tuple[str, ...] = ()
-    """Modules of the checkpoint whose products kept their floats, the costliest first."""
+    """Dotted paths of the modules whose products kept their floats, the costliest first."""
     max_drop: float | None = None
     """Points that the drop was allowed to have; None where nothing was asked."""
 

@@ -54,7 +54,7 @@ def _describe(manifest: Manifest) -> dict[str, str]:
             f"{parity.clips} {parity.signal} clip{'s' if parity.clips > 1 else ''}"
         )
     if verdict := manifest.verdict:
-        allowed = "" if verdict.max_drop is None else f" (allowed: {verdict.max_drop:g} points lost)"
+        allowed = "" if verdict.max_drop is None else f"; {verdict.drop:.2f} points lost of {verdict.max_drop:g} allowed"
         rows["accuracy"] = f"{verdict}{allowed}"
         if verdict.kept:
             rows["in float"] = f"{len(verdict.kept)}: {' '.join(verdict.kept[:20])}{' …' if len(verdict.kept) > 20 else ''}"
