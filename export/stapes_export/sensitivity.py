@@ -63,15 +63,16 @@ def modules_to_keep(
     lowered = logits((), progress(clips, "drop"))
     if fits(lowered):
         return ()
+    candidates = groups(lowered_modules(traced, recipe), CANDIDATES)
+    if len(candidates) < 2:  # without the only one nothing would be lowered any more
+        return ()
     every = slice(None, None, math.ceil(len(clips) / CLIPS))
-    costs = {
-        group: _rms(logits(group, clips[every]) - expected[every])
-        for group in progress(groups(lowered_modules(traced, recipe)), "sensitivity")
-    }
-    nothing = _rms(lowered[every] - expected[every])  # what it costs where keeping a group changes nothing
-    ranked = sorted((group for group in costs if costs[group] != nothing), key=lambda group: costs[group])
+    costs = {group: _rms(logits(group, clips[every]) - expected[every]) for group in progress(candidates, "sensitivity")}
+    if set(costs.values()) == {_rms(lowered[every] - expected[every])}:  # this recipe keeps nothing
+        return ()
+    ranked = sorted(candidates, key=lambda group: costs[group])
     kept: Group = ()
-    for group in progress(ranked[:-1], "keep in float"):  # with the last one nothing would be lowered any more
+    for group in progress(ranked[:-1], "keep in float"):
         kept += group
         if fits(logits(kept, clips)):
             break
@@ -86,7 +87,7 @@ def lowered_modules(traced: Artifact, recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(map(module, found)))
 
 
-def groups(modules: Sequence[str], most: int = CANDIDATES) -> list[Group]:
+def groups(modules: Sequence[str], most: int) -> list[Group]:
     """The modules in at most `most` groups: each alone where they are few, otherwise by what holds them, otherwise by neighbours.
 
     A group is the path of what holds its modules, or several such paths.

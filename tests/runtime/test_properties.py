@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as arrays
 import stapes
 from stapes import audio
 from stapes.audio import Clip, Reading
-from stapes.bundle import Golden, Manifest, Parity, read_manifest
+from stapes.bundle import Golden, Manifest, Parity, Verdict, read_manifest
 from stapes.classifier import DEFAULT_MODEL
 from stapes.errors import AudioError, AudioWarning, ClipTooShort, InvalidInput, InvalidOption, ModelError
 from stapes.frontend import MOST, Frontend, huggingface
@@ -239,6 +239,19 @@ OWN = read_manifest(DEFAULT_MODEL)
 FRONTENDS = [huggingface.build({"feature_extractor_type": kind}) for kind in huggingface.BUILDERS]
 texts = st.text(max_size=20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+fractions = st.floats(0, 1)
+verdicts = st.builds(
+    Verdict,
+    clips=st.integers(min_value=1000),
+    labelled=st.integers(0, 1000),
+    accuracy_before=st.none() | fractions,
+    accuracy_after=st.none() | fractions,
+    agreement=fractions,
+    divergence=st.none() | numbers,
+    max_score_change=numbers,
+    kept=st.lists(texts, max_size=3).map(tuple),
+    max_drop=st.none() | numbers,
+)
 manifests = st.builds(
     Manifest,
     name=texts,
@@ -251,6 +264,7 @@ manifests = st.builds(
     provenance=st.just(OWN.provenance),
     golden=st.none() | st.builds(Golden, numbers, st.lists(numbers, max_size=3).map(tuple), numbers),
     parity=st.none() | st.builds(Parity, st.integers(), texts, numbers, numbers, numbers, numbers),
+    verdict=st.none() | verdicts,
 )
 
 values = st.recursive(
