@@ -15,7 +15,7 @@ from onnx_wire import GRAPH, field, model_with, varint
 
 import stapes
 from stapes import bundle, frontend, repository
-from stapes.bundle import KEY, LARGEST_METADATA, LONGEST_TEXT, MOST_ITEMS, SCHEMA, Manifest, Provenance, read_manifest
+from stapes.bundle import KEY, LARGEST_METADATA, LONGEST_TEXT, MOST_ITEMS, SCHEMA, Manifest, Provenance, Verdict, read_manifest
 from stapes.classifier import DEFAULT_MODEL
 from stapes.errors import ModelError, ModelNotFound
 from stapes.frontend import MOST, MOST_STEPS, Frontend
@@ -230,7 +230,8 @@ def test_no_label_reaches_the_terminal_as_a_command(format: str, stapes_command,
 
 
 def test_info_steers_no_terminal_either(stapes_command, tmp_path: Path):
-    told = manifest(labels=[*STEERING, *"abcde"], name="\x1b[31mname")
+    verdict = Verdict(9, 9, 1.0, 0.9, 0.9, 0.0, 0.1, kept=("\x1b]0;title\x07",)).__dict__
+    told = manifest(labels=[*STEERING, *"abcde"], name="\x1b[31mname", verdict=verdict)
     (tmp_path / "m.onnx").write_bytes(DEFAULT_MODEL.read_bytes() + model_with(told).removeprefix(GRAPH))
     for options in ((), ("--json",)):
         done = stapes_command("info", tmp_path / "m.onnx", *options)
