@@ -101,15 +101,16 @@ def accuracy(logits: NDArray[Any], clips: list[Recording], labels: tuple[str, ..
 
 def verdict(before: NDArray[Any], after: NDArray[Any], clips: list[Recording], labels: tuple[str, ...], activation: Activation) -> Verdict:
     """What changed between two sets of logits (clips, labels) of the same clips."""
-    return Verdict(
-        clips=len(clips),
-        labelled=sum(clip.label is not None for clip in clips),
-        accuracy_before=accuracy(before, clips, labels),
-        accuracy_after=accuracy(after, clips, labels),
-        agreement=float(np.mean(before.argmax(axis=1) == after.argmax(axis=1))),
-        divergence=divergence(before, after, activation),
-        max_score_change=float(np.abs(activate(before, activation) - activate(after, activation)).max()),
-    )
+    with np.errstate(all="ignore"):  # a precision that overflows gives NaN, for its caller to refuse
+        return Verdict(
+            clips=len(clips),
+            labelled=sum(clip.label is not None for clip in clips),
+            accuracy_before=accuracy(before, clips, labels),
+            accuracy_after=accuracy(after, clips, labels),
+            agreement=float(np.mean(before.argmax(axis=1) == after.argmax(axis=1))),
+            divergence=divergence(before, after, activation),
+            max_score_change=float(np.abs(activate(before, activation) - activate(after, activation)).max()),
+        )
 
 
 def divergence(before: NDArray[Any], after: NDArray[Any], activation: Activation) -> float | None:

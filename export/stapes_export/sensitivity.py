@@ -111,4 +111,4 @@ def _float_product(node: ir.Node) -> bool:
 
 
 def _rms(difference: Logits) -> float:
-    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
+    return float(np.sqrt(np.mean(np.square(np.nan_to_num(difference, nan=np.inf), dtype=np.float64))))

@@ -100,13 +100,9 @@ def golden_logits(path: Path, seconds: float, precision: str | None = None) -> t
     return tuple(float(f"{value:.6g}") for value in logits)
 
 
-def answers(
-    path: Path,
-    clips: Iterable[Recording],
-    precision: str | None = None,
-) -> Logits:
+def answers(path: Path, clips: Iterable[Recording]) -> Logits:
     """The logits of the artifact at `path` for each clip alone, (clips, labels)."""
-    return _alone(_load(path, precision), clips)
+    return _alone(_load(path, None), clips)
 
 
 def far(expected: Logits, found: Logits) -> NDArray[np.float32]:
@@ -167,11 +163,9 @@ def _too_much(found: Verdict, precision: str, kept: tuple[str, ...], max_drop: f
         lost = f"agreement with fp32 ({found.agreement:.2%} of {found.clips} unlabelled clips keep their top label)"
     else:
         lost = f"accuracy ({found.accuracy_before:.2%} before, {found.accuracy_after:.2%} after on {found.labelled} labelled clips)"
-    tried = (
-        f"even with {len(kept)} module{'s' if len(kept) > 1 else ''} in float" if kept else "and no module can be kept in float to mend it"
-    )
+    float_too = f"even with {len(kept)} module{'s' if len(kept) > 1 else ''} in float" if kept else "and no module in float mends it"
     return (
-        f"{precision} loses {found.drop:.2f} points of {lost}, {tried}, where --max-drop allows {max_drop:g}; allow more, or choose "
+        f"{precision} loses {found.drop:.2f} points of {lost}, {float_too}, where --max-drop allows {max_drop:g}; allow more, or choose "
         "another --precision; nothing was written"
     )
 

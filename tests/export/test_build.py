@@ -43,9 +43,11 @@ def test_recordings_are_verified_on_and_counted(made, tmp_path: Path):
     report = export(str(made("wav2vec2")), tmp_path / "m.onnx", "fp32", calibration=tmp_path / "clips")
     assert report.parity.clips == 2
     assert report.parity.signal == "recorded"
-    assert report.accuracy_before == report.accuracy_after
-    assert report.accuracy_before in (0.0, 0.5, 1.0)
-    assert stapes.load(tmp_path / "m.onnx").manifest.parity == report.parity
+    assert report.verdict is not None
+    assert report.verdict.accuracy_before == report.verdict.accuracy_after
+    assert report.verdict.accuracy_before in (0.0, 0.5, 1.0)
+    manifest = stapes.load(tmp_path / "m.onnx").manifest
+    assert (manifest.parity, manifest.verdict) == (report.parity, report.verdict)
 
 
 def test_a_folder_without_audio_is_refused(made, tmp_path: Path):
