@@ -36,15 +36,14 @@ class Emitter:
         for constant in self._tape.initializers:
             graph.register_initializer(constant)
 
-    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """One node; its only output."""
-        return self._tape.op(kind, inputs, attributes, metadata_props=self._tags)
+        return self._tape.op(kind, inputs, attributes, domain=domain, metadata_props=self._tags)
 
-    def halves(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """x cut in two along its last axis."""
-        attributes = {"axis": -1, "num_outputs": 2}
-        first, second = self._tape.op_multi_out("Split", [x], attributes, num_outputs=2, metadata_props=self._tags)
-        return first, second
+    def split(self, x: ir.Value, pieces: int, axis: int) -> list[ir.Value]:
+        """x cut into equal pieces along one axis."""
+        attributes = {"axis": axis, "num_outputs": pieces}
+        return list(self._tape.op_multi_out("Split", [x], attributes, num_outputs=pieces, metadata_props=self._tags))
 
     def constant(self, value: Array | np.generic) -> ir.Value:
         """A constant of the value's own type; equal ones are one."""

@@ -96,7 +96,7 @@ def _pad_or_trim(step: PadOrTrim, emit: Emitter, rows: Rows) -> Rows:
 
 
 def _power(step: Power, emit: Emitter, rows: Rows) -> Rows:
-    return replace(rows, values=emit.op("Add", *emit.halves(emit.op("Mul", rows.values, rows.values))))
+    return replace(rows, values=emit.op("Add", *emit.split(emit.op("Mul", rows.values, rows.values), 2, axis=-1)))
 
 
 def _range_below_max(step: RangeBelowMax, emit: Emitter, rows: Rows) -> Rows:

@@ -6,6 +6,8 @@ from stapes_export.passes import Pass
 from stapes_export.passes.attach_frontend import attach_frontend
 from stapes_export.passes.attach_scores import attach_scores
 from stapes_export.passes.half_products import half_products
+from stapes_export.passes.plain_sums import plain_sums
+from stapes_export.passes.quantize_grouped_conv import quantize_grouped_conv, quantize_grouped_conv_portable
 from stapes_export.passes.quantize_rows import quantize_rows, quantize_rows_portable
 
 
@@ -22,11 +24,13 @@ class Recipe:
     """The same between two hosts: other CPUs round otherwise."""
 
 
-FLOAT = (attach_frontend, attach_scores)
+FLOAT = (attach_frontend, attach_scores, plain_sums)
+INT8 = (*FLOAT, quantize_rows, quantize_grouped_conv)
+PORTABLE = (*FLOAT, quantize_rows_portable, quantize_grouped_conv_portable)
 
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe(FLOAT, max_difference=1e-4, batch_difference=1e-5, golden_tolerance=1e-4),
     "fp16": Recipe((*FLOAT, half_products), max_difference=2e-2, batch_difference=1e-2, golden_tolerance=2e-2),
-    "int8": Recipe((*FLOAT, quantize_rows), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
-    "int8-portable": Recipe((*FLOAT, quantize_rows_portable), max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
+    "int8": Recipe(INT8, max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
+    "int8-portable": Recipe(PORTABLE, max_difference=0.2, batch_difference=1e-2, golden_tolerance=2e-2),
 }

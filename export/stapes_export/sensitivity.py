@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from stapes.errors import ExportError
 from stapes_export import passes
 from stapes_export.artifact import PRODUCTS, Artifact, module, part, with_kept
 from stapes_export.calibrate import Recording, verdict
@@ -60,21 +61,29 @@ def modules_to_keep(
         drop = verdict(expected, found, clips, manifest.labels, manifest.activation).drop
         return drop <= max_drop and bool((far(expected, found) <= recipe.max_difference).all())
 
+    def tried(kept: Group, some: Iterable[Recording]) -> Logits | None:
+        """None where the recipe refuses: then nothing would be lowered any more."""
+        try:
+            return logits(kept, some)
+        except ExportError:
+            return None
+
     lowered = logits((), progress(clips, "drop"))
     if fits(lowered):
         return ()
-    candidates = groups(lowered_modules(traced, recipe), CANDIDATES)
-    if len(candidates) < 2:  # without the only one nothing would be lowered any more
-        return ()
     every = slice(None, None, math.ceil(len(clips) / CLIPS))
-    costs = {group: _rms(logits(group, clips[every]) - expected[every]) for group in progress(candidates, "sensitivity")}
-    if set(costs.values()) == {_rms(lowered[every] - expected[every])}:  # this recipe keeps nothing
+    few, want = clips[every], expected[every]
+    candidates = groups(lowered_modules(traced, recipe), CANDIDATES)
+    costs = {group: _error(tried(group, few), want) for group in progress(candidates, "sensitivity")}
+    if set(costs.values()) == {_error(lowered[every], want)}:  # this recipe keeps nothing
         return ()
-    ranked = sorted(candidates, key=lambda group: costs[group])
     kept: Group = ()
-    for group in progress(ranked[:-1], "keep in float"):
+    for group in progress(sorted(candidates, key=lambda group: costs[group]), "keep in float"):
+        found = tried((*kept, *group), clips)
+        if found is None:
+            break
         kept += group
-        if fits(logits(kept, clips)):
+        if fits(found):
             break
     return kept
 
@@ -110,5 +119,8 @@ def _float_product(node: ir.Node) -> bool:
     return weight is not None and weight.const_value is not None and weight.const_value.dtype == ir.DataType.FLOAT
 
 
-def _rms(difference: Logits) -> float:
-    return float(np.sqrt(np.mean(np.square(np.nan_to_num(difference, nan=np.inf), dtype=np.float64))))
+def _error(found: Logits | None, want: Logits) -> float:
+    """Root mean square of the difference; infinite where there is no answer."""
+    if found is None:
+        return math.inf
+    return float(np.sqrt(np.mean(np.square(np.nan_to_num(found - want, nan=np.inf), dtype=np.float64))))

@@ -12,8 +12,10 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from stapes_export.artifact import HEAD, PART, SCOPE
+from stapes_export.artifact import FRONTEND, HEAD, PART, SCOPE
+from stapes_export.emitter import Emitter
 from stapes_export.families import Family
+from stapes_export.surgery.channels_last import Grid
 
 OPSET = 20
 """The first with Gelu as one operator."""
@@ -25,14 +27,18 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter writes the path
 
 
 def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir.Model:
-    """The graph of an adapted module, batch dynamic, time too where the family's is; weights inside.
+    """The graph of an adapted module, batch dynamic, time too where the family has a grid; weights inside.
 
-    `min_length`: the shortest time axis the module takes.
+    `min_length`: the smallest length for which the module has an answer.
     """
+    grid = family.grid(config) if family.grid else None
     example = family.example(config)
     lengths = torch.tensor([example.shape[1], max(min_length, example.shape[1] // 2)])
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    time = {1: torch.export.Dim("time", min=min_length)} if family.dynamic_time else {}
+    time: dict[int, Any] = {}
+    if grid is not None:
+        # Declared as what it is: with a free axis every layer has another division, and the tracer does not end on seven of them
+        example, time = grid.pad(example), {1: grid.stride * torch.export.Dim("steps", min=1) + grid.offset}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),  # the wrapper too: in training mode transformers traces its augmentation
@@ -53,12 +59,36 @@ def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir
         node.metadata_props[SCOPE] = ["", *ast.literal_eval(scopes or "[]")][-2:][0]  # of the module; the last is the operator's
         if "'head'" in scopes:
             node.metadata_props[PART] = HEAD
+    if grid is not None:
+        _pad_to(grid, model.graph)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()
     model.ir_version = 10  # opset 20 needs no newer one, and older ONNX Runtimes refuse it
     return model
+
+
+def _pad_to(grid: Grid, graph: ir.Graph) -> None:
+    """Zeros behind the features, up to the grid's next size: any host may give any number."""
+    features = graph.inputs[0]
+    if features.shape is None:
+        raise RuntimeError("torch's exporter gave the features no shape")
+    features.shape = ir.Shape([features.shape[0], "time", *features.shape[2:]])
+    if grid == Grid(1, 0):
+        return
+    emit = Emitter("grid", FRONTEND)
+    size = emit.size(features, 1)
+    steps = emit.op("Div", emit.op("Add", size, emit.ints(grid.stride - 1 - grid.offset)), emit.ints(grid.stride))
+    whole = emit.op("Add", emit.op("Mul", emit.op("Max", steps, emit.ints(1)), emit.ints(grid.stride)), emit.ints(grid.offset))
+    before, behind = emit.ints(*[0] * len(features.shape), 0), emit.ints(*[0] * (len(features.shape) - 2))
+    amounts = [before, emit.op("Sub", whole, size), *([behind] if len(features.shape) > 2 else [])]
+    padded = emit.op("Pad", features, emit.op("Concat", *amounts, axis=0))
+    ir.convenience.replace_all_uses_with(features, padded)
+    emit.nodes[0].replace_input_with(0, features)
+    emit.nodes[-1].replace_input_with(0, features)
+    graph.insert_before(graph[0], emit.nodes)
+    emit.register(graph)
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ def test_the_file_has_that_product_in_float_and_no_marks_of_the_search(kept: tup
     model = onnx.load(kept[0])
     tags = {(node.op_type, entry.key, entry.value) for node in model.graph.node for entry in node.metadata_props}
     assert {tag for tag in tags if tag[2] not in ("frontend", "head")} == {("MatMul", "stapes.part", "kept")}
-    assert any(node.op_type == "MatMulInteger" for node in model.graph.node)
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
 def test_the_command_tells_the_verdict_and_info_repeats_it(kept: tuple[Path, str]):

@@ -6,7 +6,8 @@ from torch import nn
 from transformers import AutoModelForAudioClassification
 
 from stapes_export.families import FAMILIES
-from stapes_export.surgery.masking import MaskedGroupNorm, blocked_sum, masked_mean, real_frames
+from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid
+from stapes_export.surgery.masking import masked_mean, real_frames
 from stapes_export.surgery.speech import receptive_field
 from stapes_export.surgery.weight_norm import fold_weight_norm
 
@@ -30,27 +31,80 @@ def test_the_receptive_field_is_the_shortest_input_that_gives_a_frame(kernels: l
         convolutions(torch.zeros(1, 1, shortest - 1))
 
 
-@pytest.mark.parametrize("n", [1, 255, 256, 257, 5000])
-def test_blocked_sums_are_sums(n: int):
-    x = torch.randn(2, 3, n, dtype=torch.float64)
-    torch.testing.assert_close(blocked_sum(x), x.sum(2, keepdim=True))
+STACKS = [([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]), ([400, 3, 3], [160, 1, 2]), ([4], [3]), ([10, 3, 1, 3, 1], [5, 2, 1, 2, 1])]
 
 
-def test_the_masked_group_norm_is_the_group_norm_of_each_row():
+@pytest.mark.parametrize(("kernels", "strides"), STACKS)
+def test_on_the_grid_every_layer_falls_into_whole_blocks(kernels: list[int], strides: list[int]):
+    grid = Grid.of(kernels, strides)
+    for steps in (1, 2, 7):
+        size = grid.stride * steps + grid.offset
+        assert grid.above(size) == size
+        assert grid.above(size - grid.stride + 1) == size
+        for kernel, stride in zip(kernels, strides, strict=True):
+            assert size % stride == 0
+            size = size // stride - -(-kernel // stride) + 1
+        assert size == steps
+    assert grid.above(0) == grid.stride + grid.offset
+    assert (Grid.of(*STACKS[0]).stride, Grid.of(*STACKS[0]).offset) == (320, 155)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "bias"), [(3, 2, True), (2, 2, False), (10, 5, True), (400, 160, False), (3, 1, True), (1, 1, True), (1, 2, False)]
+)
+def test_products_of_blocks_are_the_strided_convolution(kernel: int, stride: int, bias: bool):
     torch.manual_seed(0)
-    norm = nn.GroupNorm(6, 6)
+    conv = nn.Conv1d(6, 5, kernel, stride, bias=bias)
+    size = Grid.of([kernel], [stride]).above(3 * kernel + stride)
+    x = torch.randn(2, 6, size)
+    with torch.no_grad():
+        want = conv(x).transpose(1, 2)
+        got = BlockConv(conv)(x.transpose(1, 2))
+    torch.testing.assert_close(got, want[:, : got.shape[1]], atol=FLOAT32, rtol=0)
+    assert want.shape[1] - got.shape[1] in (0, 1)  # a last frame whose block the grid cuts
+
+
+def test_a_padded_or_grouped_convolution_is_refused():
+    with pytest.raises(ValueError, match="plain strided"):
+        BlockConv(nn.Conv1d(4, 4, 3, 2, groups=2))
+
+
+def folded(norm: nn.GroupNorm, conv: nn.Conv1d, x: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    frames = (x.shape[1] - 10) // 5 + 1
+    real = torch.arange(frames)[None] < torch.tensor(counts)[:, None]
+    with torch.no_grad():
+        return FoldedGroupNorm(conv, norm)(x[:, :, None], real)
+
+
+@pytest.mark.parametrize("kind", ["noise", "tone", "offset", "click"])
+def test_the_folded_group_norm_is_the_norm_of_each_row(kind: str):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv1d(1, 6, 10, 5), nn.GroupNorm(6, 6)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    x, counts = torch.randn(3, 6, 50), [50, 31, 2]
-    real = torch.arange(50)[None] < torch.tensor(counts)[:, None]
-    got = MaskedGroupNorm(norm)(x, real)
+    samples = 5 * 400
+    time = torch.arange(samples) / 16000
+    signal = {
+        "noise": torch.randn(samples),
+        "tone": torch.sin(2 * torch.pi * 440 * time),
+        "offset": 100 + 1e-2 * torch.randn(samples),
+        "click": (torch.arange(samples) == 700).float(),
+    }[kind]
+    x, counts = torch.stack([signal, signal, signal]), [399, 211, 150]
+    got = folded(norm, conv, x, counts)
+    exact_conv, exact_norm = conv.double(), norm.double()
     for i, n in enumerate(counts):
-        torch.testing.assert_close(got[i, :, :n], norm(x[i : i + 1, :, :n])[0], atol=FLOAT32, rtol=0)
+        with torch.no_grad():
+            want = exact_norm(exact_conv(x[i : i + 1, None, : 5 * n + 5].double()))[0].T
+        # the folded weights are rounded to float32 once; a large offset is multiplied by that rounding
+        budget = FLOAT32 * max(1.0, float(signal.abs().max()) * float(want.std() / signal.std().clamp(min=1e-9)) * 0.05)
+        torch.testing.assert_close(got[i, :n].double(), want, atol=budget, rtol=1e-5)
+    conv.float(), norm.float()
 
 
 def test_a_group_norm_over_several_channels_is_refused():
     with pytest.raises(ValueError, match="2 groups of 6"):
-        MaskedGroupNorm(nn.GroupNorm(2, 6))
+        FoldedGroupNorm(nn.Conv1d(1, 6, 10, 5), nn.GroupNorm(2, 6))
 
 
 def test_the_masked_mean_reads_no_garbage():
@@ -91,7 +145,7 @@ def test_the_adapted_module_equals_transformers_row_by_row(options: dict, made):
     for row, n in zip(x, lengths, strict=True):
         row[n:] = 1e4
     with torch.no_grad():
-        got = adapted(x, lengths)
+        got = adapted(family.grid(original.config).pad(x), lengths)
         want = torch.stack([original(row[None, :n]).logits[0] for row, n in zip(x, lengths, strict=True)])
     assert want.std(0).max() > 0.1, "the logits must differ between the clips, or equality proves nothing"
     torch.testing.assert_close(got, want, atol=FLOAT32 * max(1, float(want.abs().max())), rtol=0)

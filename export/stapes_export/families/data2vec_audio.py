@@ -6,7 +6,7 @@ from torch import nn
 
 from stapes_export.families.family import Family
 from stapes_export.layer_sum import LayerSum
-from stapes_export.surgery.speech import StackedPositions, Transformer, shortest_clip, speech_classifier
+from stapes_export.surgery.speech import StackedPositions, Transformer, sample_grid, shortest_clip, speech_classifier
 
 
 def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
@@ -14,4 +14,4 @@ def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
     return speech_classifier(model, Transformer(encoder, model.config, layer_sum, StackedPositions(encoder.pos_conv_embed.layers)))
 
 
-DATA2VEC_AUDIO = Family("data2vec-audio", adapt, shortest_clip, dynamic_time=True)
+DATA2VEC_AUDIO = Family("data2vec-audio", adapt, shortest_clip, sample_grid)

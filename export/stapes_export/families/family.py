@@ -8,6 +8,7 @@ from optimum.utils import DummyAudioInputGenerator, NormalizedConfig
 from torch import Tensor, nn
 
 from stapes_export.layer_sum import LayerSum
+from stapes_export.surgery.channels_last import Grid
 
 BATCH = 2
 """Rows of the example that is traced: more than one, or the batch would be taken for a constant."""
@@ -42,7 +43,8 @@ class Family:
     """
     min_samples: Callable[[Any], int]
     """config -> the fewest samples for which the answer is finite and depends on the clip."""
-    dynamic_time: bool
-    """Whether the time axis of the features varies; False where the extractor pads or trims to one size."""
+    grid: Callable[[Any], Grid] | None = None
+    """config -> the sizes that the time axis of the features may have: the graph pads with zeros behind, up to the next one. None where
+    the extractor pads or trims to one size."""
     example: Callable[[Any], Tensor] = example_waveform
     """config -> features of more than one row, to trace with."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from stapes_export.families.family import Family
 from stapes_export.layer_sum import LayerSum
-from stapes_export.surgery.speech import NormalizedPositions, Transformer, shortest_clip, speech_classifier
+from stapes_export.surgery.speech import NormalizedPositions, Transformer, sample_grid, shortest_clip, speech_classifier
 
 
 def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
@@ -16,4 +16,4 @@ def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
     return speech_classifier(model, Transformer(encoder, model.config, layer_sum, position))
 
 
-HUBERT = Family("hubert", adapt, shortest_clip, dynamic_time=True)
+HUBERT = Family("hubert", adapt, shortest_clip, sample_grid)

@@ -6,6 +6,7 @@ from torch import nn
 
 from stapes_export.families.family import Family
 from stapes_export.layer_sum import LayerSum
+from stapes_export.surgery.speech import sample_grid
 from stapes_export.surgery.squeezed import SqueezedDisentangled, shortest_clip, squeezed_classifier
 
 
@@ -13,4 +14,4 @@ def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
     return squeezed_classifier(model, SqueezedDisentangled(model.base_model.encoder, model.config))
 
 
-SEW_D = Family("sew-d", adapt, shortest_clip, dynamic_time=True)
+SEW_D = Family("sew-d", adapt, shortest_clip, sample_grid)

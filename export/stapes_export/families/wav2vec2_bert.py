@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stapes_export.families.family import Family, example_features
 from stapes_export.layer_sum import LayerSum
+from stapes_export.surgery.channels_last import Grid
 from stapes_export.surgery.conformer import Conformer
 from stapes_export.surgery.speech import Head, SpeechClassifier
 
@@ -28,6 +29,6 @@ WAV2VEC2_BERT = Family(
     "wav2vec2-bert",
     adapt,
     min_samples=lambda config: 560,  # two mel frames make the first real step; with one the extractor's variance is not a number
-    dynamic_time=True,
+    grid=lambda config: Grid(1, 0),
     example=lambda config: example_features(config, 60, config.feature_projection_input_dim),
 )

@@ -7,11 +7,11 @@ from torch import nn
 from stapes_export.families.family import Family
 from stapes_export.layer_sum import LayerSum
 from stapes_export.surgery.gated_attention import GatedTransformer
-from stapes_export.surgery.speech import shortest_clip, speech_classifier
+from stapes_export.surgery.speech import sample_grid, shortest_clip, speech_classifier
 
 
 def adapt(model: Any, layer_sum: LayerSum) -> nn.Module:
     return speech_classifier(model, GatedTransformer(model.base_model.encoder, model.config, layer_sum))
 
 
-WAVLM = Family("wavlm", adapt, shortest_clip, dynamic_time=True)
+WAVLM = Family("wavlm", adapt, shortest_clip, sample_grid)

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from stapes_export.families.family import Family, example_features
 from stapes_export.layer_sum import LayerSum
+from stapes_export.surgery.attention import SelfAttention
+from stapes_export.surgery.channels_last import BlockConv
 from stapes_export.surgery.speech import Head
 
 
@@ -14,12 +16,16 @@ class Encoder(nn.Module):
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.layers, self.norm = encoder.conv1, encoder.conv2, encoder.layers, encoder.layer_norm
+        self.conv1, self.conv2 = BlockConv(encoder.conv1), BlockConv(encoder.conv2)
+        self.layers, self.norm = encoder.layers, encoder.layer_norm
         self.positions = encoder.embed_positions.weight
+        for layer in self.layers:
+            layer.self_attn = SelfAttention(layer.self_attn)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        hidden = nn.functional.gelu(self.conv1(features))
-        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        # both read one frame before the first and one behind the last, as zeros
+        hidden = nn.functional.gelu(self.conv1(nn.functional.pad(features.transpose(1, 2), (0, 0, 1, 1))))
+        hidden = nn.functional.gelu(self.conv2(nn.functional.pad(hidden, (0, 0, 1, 1))))
         states = [hidden + self.positions]
         for layer in self.layers:
             states.append(layer(states[-1], None))
@@ -47,6 +53,5 @@ WHISPER = Family(
     "whisper",
     adapt,
     min_samples=lambda config: 1,
-    dynamic_time=False,
     example=lambda config: example_features(config, config.num_mel_bins, 2 * config.max_source_positions),
 )

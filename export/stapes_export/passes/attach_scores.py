@@ -1,11 +1,13 @@
 """Scores beside logits.   scores = activation(logits) over the labels"""
 
+from typing import Any
+
 import onnx_ir as ir
 
 from stapes_export.artifact import HEAD, Artifact
 from stapes_export.emitter import Emitter
 
-OPERATORS: dict[str, tuple[str, dict[str, int]]] = {
+OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("Softmax", {"axis": -1}),
     "sigmoid": ("Sigmoid", {}),
     "none": ("Identity", {}),

@@ -41,8 +41,11 @@ def half_products(artifact: Artifact) -> Artifact:
     for node in list(graph):
         floats = [(i, x) for i, x in enumerate(node.inputs) if x is not None and (x in half or x.dtype == FLOAT)]
         moving = [x for _, x in floats if x.const_value is None]
-        halved = part(node) not in (FRONTEND, HEAD) and (
-            node.op_type in PRODUCTS or (node.op_type in FOLLOWERS and bool(moving) and all(x in half for x in moving))
+        # without a float32 among its inputs it computes in float64, for a reason
+        halved = (
+            bool(floats)
+            and part(node) not in (FRONTEND, HEAD)
+            and (node.op_type in PRODUCTS or (node.op_type in FOLLOWERS and bool(moving) and all(x in half for x in moving)))
         )
         for i, x in floats:
             if halved and x not in half:

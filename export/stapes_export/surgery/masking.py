@@ -5,7 +5,7 @@ over time, the attention and the pooling take a mask of shape (batch, frames), T
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def real_frames(lengths: Tensor, frames: int, kernel: int, stride: int) -> Tensor:
@@ -31,32 +31,3 @@ def zeroed(hidden: Tensor, real: Tensor) -> Tensor:
 def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
     """(batch, frames, channels) -> (batch, channels): the mean over each row's real frames."""
     return zeroed(hidden, real).sum(1) / real.sum(1, keepdim=True).to(hidden.dtype)
-
-
-def blocked_sum(x: Tensor, block: int = 256) -> Tensor:
-    """(batch, channels, frames) -> (batch, channels, 1): sums of blocks, then their sum.
-
-    ONNX Runtime adds a long row nearly one by one, which costs 1e-3 in float32 on ten seconds of sound.
-    """
-    batch, channels, frames = x.shape
-    x = nn.functional.pad(x, (0, -frames % block))
-    return x.reshape(batch, channels, -1, block).sum(3).sum(2, keepdim=True)
-
-
-class MaskedGroupNorm(nn.Module):
-    """GroupNorm with one group a channel, its statistics over each row's real frames."""
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        if norm.num_groups != norm.num_channels:
-            raise ValueError(f"one group a channel was expected, not {norm.num_groups} groups of {norm.num_channels} channels")
-        self.weight, self.bias, self.epsilon = norm.weight, norm.bias, norm.eps
-
-    def forward(self, hidden: Tensor, real: Tensor) -> Tensor:
-        """(batch, channels, frames), (batch, frames) -> (batch, channels, frames)."""
-        real = real[:, None]
-        count = real.sum(2, keepdim=True).to(hidden.dtype)
-        mean = blocked_sum(torch.where(real, hidden, 0.0)) / count
-        centred = torch.where(real, hidden - mean, 0.0)
-        variance = blocked_sum(centred * centred) / count
-        return centred / torch.sqrt(variance + self.epsilon) * self.weight[:, None] + self.bias[:, None]

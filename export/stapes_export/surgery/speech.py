@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from stapes_export.layer_sum import LayerSum
-from stapes_export.surgery.masking import MaskedGroupNorm, attention_bias, masked_mean, real_frames, zeroed
+from stapes_export.surgery.attention import SelfAttention
+from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid
+from stapes_export.surgery.masking import attention_bias, masked_mean, real_frames, zeroed
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
@@ -22,7 +24,7 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 class ConvEncoder(nn.Module):
-    """The convolutions: (batch, samples), lengths (batch,) -> (batch, frames, channels) and which frames are real."""
+    """The convolutions: (batch, samples) on `grid`, lengths (batch,) -> (batch, frames, channels) and which frames are real."""
 
     def __init__(self, layers: Iterable[Any], kernels: Sequence[int], strides: Sequence[int]) -> None:
         """`layers`: those of a transformers feature encoder, each with `conv`, `activation` and perhaps `layer_norm`."""
@@ -32,21 +34,24 @@ class ConvEncoder(nn.Module):
         self.activations = nn.ModuleList()
         for layer in layers:
             norm = getattr(layer, "layer_norm", None)
-            self.convolutions.append(layer.conv)
-            self.norms.append(MaskedGroupNorm(norm) if isinstance(norm, nn.GroupNorm) else norm or nn.Identity())
+            if isinstance(norm, nn.GroupNorm):
+                self.convolutions.append(FoldedGroupNorm(layer.conv, norm))
+                self.norms.append(nn.Identity())
+            else:
+                self.convolutions.append(BlockConv(layer.conv))
+                self.norms.append(norm or nn.Identity())
             self.activations.append(layer.activation)
         self.reach = [(receptive_field(kernels[:n], strides[:n]), prod(strides[:n])) for n in range(1, len(kernels) + 1)]
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = samples[:, None]
+        hidden = samples[:, :, None]
         for conv, norm, activation, reach in zip(self.convolutions, self.norms, self.activations, self.reach, strict=True):
-            hidden = conv(hidden)
-            if isinstance(norm, MaskedGroupNorm):
-                hidden = norm(hidden, real_frames(lengths, hidden.shape[2], *reach))
+            if isinstance(conv, FoldedGroupNorm):
+                hidden = conv(hidden, real_frames(lengths, conv.frames(hidden.shape[1]), *reach))
             else:
-                hidden = norm(hidden.transpose(1, 2)).transpose(1, 2)
+                hidden = norm(conv(hidden))
             hidden = activation(hidden)
-        return hidden.transpose(1, 2), real_frames(lengths, hidden.shape[2], *self.reach[-1])
+        return hidden, real_frames(lengths, hidden.shape[1], *self.reach[-1])
 
 
 class Positions(nn.Module):
@@ -88,6 +93,14 @@ class NormalizedPositions(nn.Module):
         return positions
 
 
+def plain_attention(layers: nn.ModuleList) -> nn.ModuleList:
+    """The layers, their attention replaced by ours where it is the plain kind."""
+    for layer in layers:
+        if hasattr(layer.attention, "q_proj") and not hasattr(layer.attention, "gru_rel_pos_linear"):
+            layer.attention = SelfAttention(layer.attention)
+    return layers
+
+
 class Transformer(nn.Module):
     """An encoder with a positional convolution in front, in its two orders of layer norm.
 
@@ -100,7 +113,7 @@ class Transformer(nn.Module):
     def __init__(self, encoder: Any, config: Any, layer_sum: LayerSum, position: nn.Module | None = None) -> None:
         super().__init__()
         self.position = position or Positions(encoder.pos_conv_embed)
-        self.norm, self.layers = encoder.layer_norm, encoder.layers
+        self.norm, self.layers = encoder.layer_norm, plain_attention(encoder.layers)
         self.stable = getattr(config, "do_stable_layer_norm", False)
         self.sum_before_norm = config.use_weighted_layer_sum and layer_sum == "v5"
 
@@ -142,7 +155,7 @@ class Head(nn.Module):
 
 
 class SpeechClassifier(nn.Module):
-    """The whole model: features (batch, time, ...), lengths (batch,) -> logits (batch, labels)."""
+    """The whole model: features (batch, time, ...), lengths (batch,) -> logits (batch, labels). Time on the family's grid."""
 
     def __init__(self, conv: nn.Module, projection: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -167,3 +180,8 @@ def speech_classifier(model: Any, encoder: nn.Module, projection: nn.Module | No
 def shortest_clip(config: Any) -> int:
     """Samples that give one frame: the fewest for which a speech model answers."""
     return receptive_field(config.conv_kernel, config.conv_stride)
+
+
+def sample_grid(config: Any) -> Grid:
+    """The numbers of samples that a speech model takes: its graph pads a clip up to the next one."""
+    return Grid.of(config.conv_kernel, config.conv_stride)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stapes_export.surgery.masking import attention_bias, zeroed
-from stapes_export.surgery.speech import SpeechClassifier, receptive_field, speech_classifier
+from stapes_export.surgery.speech import SpeechClassifier, plain_attention, receptive_field, speech_classifier
 
 
 class Squeezed(nn.Module):
@@ -42,7 +42,7 @@ class SqueezedTransformer(Squeezed):
 
     def __init__(self, encoder: Any, config: Any) -> None:
         super().__init__(encoder, config)
-        self.norm, self.layers = encoder.layer_norm, encoder.layers
+        self.norm, self.layers = encoder.layer_norm, plain_attention(encoder.layers)
 
     def run_layers(self, hidden: Tensor, real: Tensor) -> list[Tensor]:
         states, bias = [self.norm(hidden)], attention_bias(real, hidden.dtype)

@@ -1,0 +1,43 @@
+"""Scaled dot-product attention in one form for every family that has it plain.
+
+    softmax(q k' / sqrt(d) + bias) v        q, k, v: heads of linear maps of the hidden states
+
+The scale goes into q's weights, which saves a pass over frames x frames; an absent bias is left out instead of added as zeros.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """(batch, frames, channels), score bias (batch, 1, 1, frames) or None -> (batch, frames, channels), None.
+
+    In place of a transformers attention module with q_proj, k_proj, v_proj, out_proj (or o_proj), called as its layers call it.
+    """
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.q, self.k, self.v = attention.q_proj, attention.k_proj, attention.v_proj
+        self.out = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
+        self.size = attention.head_dim
+        with torch.no_grad():
+            self.q.weight *= attention.scaling
+            if self.q.bias is not None:
+                self.q.bias *= attention.scaling
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+        return self.attend(hidden_states, hidden_states, attention_mask), None
+
+    def attend(self, queries: Tensor, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What `queries`, (batch, some, channels), find in the hidden states: (batch, some, channels)."""
+        q, k, v = self.heads(self.q(queries)), self.heads(self.k(hidden)), self.heads(self.v(hidden))
+        scores = q @ k.transpose(2, 3)
+        weights = torch.softmax(scores if bias is None else scores + bias, 3)
+        mixed: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+        return mixed
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(batch, frames, channels) -> (batch, heads, frames, head size)."""
+        return x.reshape(*x.shape[:2], x.shape[2] // self.size, self.size).transpose(1, 2)
