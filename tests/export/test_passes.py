@@ -89,10 +89,8 @@ def test_convolutions_of_few_taps_or_channels_stay(manifest: Manifest):
 def test_both_products_of_a_block_are_of_one_quantization(manifest: Manifest):
     """As in channels_last.BlockConv: the cut stands behind the rounding, where it costs a quarter."""
     whole, half = (RNG.standard_normal((n, 24)).astype(np.float32) for n in (64, 32))
-    constants = {
-        "w": whole, "v": half, "zero": np.array([0]), "one": np.array([1]), "end": np.array([9]), "far": np.array([2**62]), "width": np.array([32]),
-        "frames": np.array([1]), "channels": np.array([2]),
-    }  # fmt: skip
+    indices = {"zero": 0, "one": 1, "end": 9, "far": 2**62, "width": 32, "frames": 1, "channels": 2}
+    constants = {"w": whole, "v": half, **{name: np.array([value]) for name, value in indices.items()}}
     nodes = [
         helper.make_node("Slice", ["x", "zero", "end", "frames"], ["first"]),
         helper.make_node("Slice", ["x", "one", "far", "frames"], ["later"]),

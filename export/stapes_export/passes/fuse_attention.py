@@ -50,7 +50,7 @@ _Found = tuple[ir.Value, ir.Value, ir.Value, int, _Biases, ir.Value]
 
 
 def _attention(softmax: ir.Node) -> _Found | None:
-    """q, k, v as (batch, frames, channels), the heads, what is added to the scores, and the result, where a Softmax is that of an attention.
+    """q, k, v as (batch, frames, channels), the heads, what is added to the scores, and the result, where a Softmax is an attention's.
 
     Added are a bias, (batch, heads, frames, frames), and a mask, given as the condition (batch, frames) under which a key is real.
     """
