@@ -24,6 +24,7 @@ from stapes_export.families import FAMILIES, Family
 from stapes_export.fetch import Checkpoint, fetch, fetch_locked
 from stapes_export.layer_sum import LayerSum
 from stapes_export.layer_sum import differs as layer_sum_differs
+from stapes_export.passes.fuse_attention import fuse_attention
 from stapes_export.recipes import RECIPES
 from stapes_export.sensitivity import modules_to_keep
 from stapes_export.surgery.weight_norm import fold_weight_norm
@@ -56,6 +57,7 @@ def export(
     external_data: bool = False,
     layout: Layout = "file",
     max_drop: float | None = None,
+    fused_attention: bool = False,
 ) -> Report:
     """Export the checkpoint `source` (a name in `lock_file`, a folder or a hub id) to `out`; progress goes to stderr.
 
@@ -63,11 +65,17 @@ def export(
 
     `calibration`: recordings that verification runs on, a folder or a csv, see calibrate.py; the golden signal where None. `max_drop`:
     points of accuracy on them (of agreement where they have no labels) that `precision` may lose; modules that cost too much keep their
-    floats. `layer_sum`: see layer_sum.py. `head`: a name of heads.HEADS. `external_data`: weights beside the file in `out`.data, as
-    happens from 1.5 GB on. The file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused,
-    ParityError where the artifact answers otherwise, AccuracyError where it loses more than `max_drop`.
+    floats. `fused_attention`: see passes/fuse_attention.py. `layer_sum`: see layer_sum.py. `head`: a name of heads.HEADS.
+    `external_data`: weights beside the file in `out`.data, as happens from 1.5 GB on.
+
+    The file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the
+    artifact answers otherwise, AccuracyError where it loses more than `max_drop`.
     """
     recipe = RECIPES[precision]
+    if fused_attention:
+        if layout == "hub":
+            raise ExportError("--layout hub keeps to standard operators, for hosts of every kind; leave --fused-attention out")
+        recipe = replace(recipe, passes=(fuse_attention, *recipe.passes))
     if max_drop is not None:
         _check_drop(max_drop, precision, calibration)
     if not out.parent.is_dir():

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import stapes
 from stapes.bundle import Manifest, read_manifest
+from stapes.cli import main
 from stapes_export.artifact import Artifact
 from stapes_export.passes import Pass
 from stapes_export.passes.fuse_attention import fuse_attention
@@ -173,3 +174,12 @@ def test_int8_artifacts_hold_what_onnx_runtime_fuses(exported, tmp_path: Path):
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") >= 6 * 2 + 6  # the layers' products and the convolutions
     assert not {"SkipLayerNormalization", "BiasGelu", "DequantizeLinear"} & set(kinds)
+
+
+def test_fused_attention_is_a_choice_of_the_export(made, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = made("wav2vec2")
+    assert main(["export", str(folder), "-o", str(tmp_path / "fused.onnx"), "--fused-attention"]) == 0
+    assert dict(read_manifest(tmp_path / "fused.onnx").provenance.options)["attention"] == "fused"
+    capsys.readouterr()
+    assert main(["export", str(folder), "-o", str(tmp_path / "hub"), "--layout", "hub", "--fused-attention"]) == 2
+    assert "leave --fused-attention out" in capsys.readouterr().err
