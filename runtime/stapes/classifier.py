@@ -45,6 +45,7 @@ class Origin:
     device: str
     threads: int | None
     precision: str | None
+    cache: bool
 
 
 class Classifier:
@@ -284,19 +285,21 @@ def load(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    cache: bool = True,
 ) -> Classifier:
     """The model at `path` (the embedded default where None), ready on `device`: "auto", "cpu", "cuda" or "cuda:N".
 
     `path` is a stapes file, a directory as optimum and transformers.js read it, of whose graphs `precision` picks one (see
-    repository.find), or a hub id (see hub.fetch for `revision` and `token`). `reading`: how its clips are read. Raises ModelError or
-    ModelNotFound for the file, MissingExtra or DeviceError for the host.
+    repository.find), or a hub id (see hub.fetch for `revision` and `token`). `reading`: how its clips are read. `cache`: keep the optimized
+    graph of a large model in $STAPES_CACHE, so that the next start is several times as fast (see optimized); answers are the same. Raises
+    ModelError or ModelNotFound for the file, MissingExtra or DeviceError for the host.
     """
     if isinstance(path, str) and hub.is_id(path):
         path = hub.fetch(path, revision, token, precision)
     elif revision is not None:
         raise ModelError(f"{path or 'the embedded model'} is no hub id, and only those have revisions; leave revision out")
     path = DEFAULT_MODEL if path is None else path
-    return _open(path, Origin(os.path.abspath(path), device, threads, precision), reading)
+    return _open(path, Origin(os.path.abspath(path), device, threads, precision, cache), reading)
 
 
 def _reload(origin: Origin, reading: Reading) -> Classifier:
@@ -312,7 +315,7 @@ def _open(path: str | os.PathLike[str], origin: Origin, reading: Reading) -> Cla
             "export it with --precision int8-portable",
             stacklevel=3,  # the caller of load
         )
-    session = Session(path, origin.device, origin.threads)
+    session = Session(path, origin.device, origin.threads, origin.cache)
     if manifest.frontend_in_graph and session.inputs != ("waveform", "lengths"):
         raise ModelError(f"{path} takes {', '.join(session.inputs)} instead of waveform and lengths; export it again")
     if not manifest.frontend_in_graph:

@@ -70,7 +70,9 @@ def command(parser: argparse.ArgumentParser) -> Run:
             options.downmix, options.resampler, max_duration=options.max_duration, max_bytes=options.max_bytes, timeout=options.timeout
         )
         threads = options.threads or (max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None)
-        classifier = load(options.model, options.device, threads, options.precision, reading, revision=options.revision)
+        classifier = load(
+            options.model, options.device, threads, options.precision, reading, revision=options.revision, cache=options.cache
+        )
         if options.device == "auto" and not options.quiet:
             say(f"device: {classifier.device} (auto)")
         with contextlib.ExitStack() as stack:
