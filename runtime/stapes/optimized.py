@@ -92,21 +92,23 @@ class Entry:
                     _make_room(self.folder.parent, self)
 
 
-def find(model: Path, build: str, cpu: str) -> Entry | None:
-    """The place for the graph at `model` as an ONNX Runtime `build` optimizes it on `cpu`; None where none is to be kept.
+def is_large(model: Path) -> bool:
+    """Whether an entry for the file would be worth its disk, and within the bounds."""
+    return SMALLEST <= model.stat().st_size <= MOST // 2
 
-    That is for small models, for those with weights in further files, and where the cache cannot be told or has no room.
+
+def find(model: Path, build: str, cpu: str) -> Entry | None:
+    """The place for the graph at `model` as an ONNX Runtime `build` optimizes it on `cpu`; None where none can be kept.
+
+    That is for models with weights in further files, and where there is no folder for a cache, or no room in it.
     """
     try:
         stat = _stat(model)
-        size = stat[0]
-        if not SMALLEST <= size <= MOST // 2:
-            return None
         place = cache.folder() / "optimized"
         digest = _remembered(place, model, stat) or _digest(place, model, stat)
         key = sha256(json.dumps([digest, build, cpu]).encode()).hexdigest()
         entry = Entry(place / key, model, stat, build)
-        return entry if entry.folder.exists() or _free(place) > TIMES * size else None
+        return entry if entry.folder.exists() or _free(place) > TIMES * stat[0] else None
     except (OSError, ModelError):
         return None
 

@@ -135,7 +135,7 @@ def _open(path: Path, device: str, threads: int | None, cached: bool = False) ->
 
 def _open_cpu(runtime: Any, path: Path, threads: int | None, cached: bool) -> Any:
     """A session on the CPU. If `cached`, of the graph that was optimized before, or else it is kept now."""
-    if not cached or not (cpu := _cpu_identity()):
+    if not cached or not optimized.is_large(path) or not (cpu := _cpu_identity()):
         return _inference_session(runtime, path, threads, [CPU])
     entry = optimized.find(path, f"{runtime.__version__} {runtime.get_build_info()}", cpu)
     if entry is None:
