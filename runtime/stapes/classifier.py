@@ -74,6 +74,17 @@ class Classifier:
             raise TypeError("a Classifier that was not made by stapes.load has no path to be pickled as")
         return _reload, (self._origin, self.reading)
 
+    def warm_up(self, seconds: float = 1.0) -> None:
+        """Answer a tone of `seconds` and forget it, so that the next answer comes at full speed.
+
+        What a first answer waits for: memory for its length, pages of mapped weights, the threads, and on CUDA the kernels' code, for
+        seconds. Shorter or longer than the model reads is cut to what it does.
+        """
+        frontend, rate = self.manifest.frontend, self.manifest.rate
+        samples = max(_samples("seconds", seconds, rate), frontend.min_samples)
+        samples = samples if frontend.max_samples is None else min(samples, frontend.max_samples)
+        self._logits([0.1 * np.sin(0.1 * np.arange(samples, dtype=np.float32))])
+
     def with_reading(self, reading: Reading) -> "Classifier":
         """The same model, its clips read another way."""
         return Classifier(self.manifest, self._session, reading, self._origin)

@@ -73,8 +73,9 @@ class Session:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for these inputs; ModelError where ONNX Runtime refuses them."""
         session = self._session or self._open_again()
+        values: list[Array]
         try:
-            values: list[Array] = session.run(list(outputs), dict(feeds))
+            values = session.run(list(outputs), dict(feeds)) if self.device == "cpu" else bound_run(session, outputs, feeds)
         except Exception as error:  # ONNX Runtime raises a class of its own for each status code, with no base
             shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in feeds.items())
             raise ModelError(f"the model failed on {shapes}: {_first_line(error)}") from error
@@ -109,7 +110,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def bound_run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+    """What session.run gives, for a device with memory of its own: each input is copied there once, and only `outputs` come back."""
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(value))
+    for name in outputs:
+        binding.bind_output(name)  # to the CPU's memory
+    session.run_with_iobinding(binding)
+    return [np.asarray(value) for value in binding.copy_outputs_to_cpu()]
+
+
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+CUDA_OPTIONS: Mapping[str, int | str] = {
+    "use_tf32": 0,  # TF32 rounds products to 10 bits, which costs more than the whole error that an fp32 artifact may have
+    "cudnn_conv_algo_search": "HEURISTIC",  # clips differ in length, and the default tries out every algorithm for each new length
+    "arena_extend_strategy": "kSameAsRequested",  # the default's powers of two keep up to twice what the longest clip took
+}
 
 
 def _open(path: Path, device: str, threads: int | None, cached: bool = False) -> tuple[Any, str]:
@@ -157,8 +175,7 @@ def _open_cuda(runtime: Any, path: Path, device: str, threads: int | None, index
         runtime.preload_dlls()  # the libraries of stapes[gpu] lie in site-packages, where the loader does not look
     if quiet:
         runtime.set_default_logger_severity(4)
-    # TF32 rounds products to 10 bits, which costs more than the whole error that an fp32 artifact may have
-    providers = [(CUDA, {"device_id": index, "use_tf32": 0}), CPU]
+    providers = [(CUDA, {"device_id": index, **CUDA_OPTIONS}), CPU]
     try:
         session = _inference_session(runtime, path, threads, providers)
     except Exception as error:
