@@ -38,6 +38,9 @@ DAY_S = 86_400
 UNUSED_S = 30 * DAY_S
 """How long an entry, or a remembered file, is kept that nobody uses."""
 
+FILLING_S = 600
+"""How long another process may take to write an entry. While it does no second one begins, or eight workers would write it eight times."""
+
 SETTLED_S = 2
 """A file younger than this may change again without a change of its times, which are as coarse as some ticks of the system's clock."""
 
@@ -100,7 +103,8 @@ def is_large(model: Path) -> bool:
 def find(model: Path, build: str, cpu: str) -> Entry | None:
     """The place for the graph at `model` as an ONNX Runtime `build` optimizes it on `cpu`; None where none can be kept.
 
-    That is for models with weights in further files, and where there is no folder for a cache, or no room in it.
+    That is for models with weights in further files, where there is no folder for a cache, or no room in it, and while another process
+    writes the entry.
     """
     try:
         stat = _stat(model)
@@ -108,7 +112,10 @@ def find(model: Path, build: str, cpu: str) -> Entry | None:
         digest = _remembered(place, model, stat) or _digest(place, model, stat)
         key = sha256(json.dumps([digest, build, cpu]).encode()).hexdigest()
         entry = Entry(place / key, model, stat, build)
-        return entry if entry.folder.exists() or _free(place) > TIMES * stat[0] else None
+        if entry.folder.exists():
+            return entry
+        being_filled = any(_unused_s(draft) < FILLING_S for draft in place.glob(f".{key}.*"))
+        return None if being_filled or _free(place) < TIMES * stat[0] else entry
     except (OSError, ModelError):
         return None
 

@@ -236,6 +236,18 @@ def test_of_two_processes_the_first_ones_stays(kept: Path, model: Path):
     assert [path.name for path in kept.iterdir()] == [entry.folder.name]
 
 
+def test_no_second_process_writes_what_one_is_writing(kept: Path, model: Path):
+    entry = optimized.find(model, BUILD, "cpu")
+    with entry.filling() as draft:
+        (draft / optimized.GRAPH).write_text("graph")
+        assert optimized.find(model, BUILD, "cpu") is None
+        assert optimized.find(model, OTHER, "cpu")
+        long_ago = time.time() - optimized.FILLING_S - 1
+        os.utime(draft.parent, (long_ago, long_ago))  # it died
+        assert optimized.find(model, BUILD, "cpu")
+    assert optimized.find(model, BUILD, "cpu") == entry
+
+
 START = """
 import sys, numpy as np, stapes
 from stapes import optimized
