@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
 from pathlib import Path
 
 from stapes import cache
@@ -110,7 +109,7 @@ def find(model: Path, build: str, cpu: str) -> Entry | None:
         stat = _stat(model)
         place = cache.folder() / "optimized"
         digest = _remembered(place, model, stat) or _digest(place, model, stat)
-        key = sha256(json.dumps([digest, build, cpu]).encode()).hexdigest()
+        key = _sha256(json.dumps([digest, build, cpu]).encode())
         entry = Entry(place / key, model, stat, build)
         if entry.folder.exists():
             return entry
@@ -126,6 +125,16 @@ def holdings() -> tuple[int, int]:
     return len(entries), sum(map(_size, entries))
 
 
+def _sha256(content: bytes | Path) -> str:
+    """Of bytes, or of a file."""
+    import hashlib  # here: small models do without, and it takes longer to load than this module
+
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _stat(path: Path) -> tuple[int, ...]:
     """What tells that a file is still the same, its size first. A program can set the time of the last change, but not that of the last
     change to its entry."""
@@ -134,7 +143,7 @@ def _stat(path: Path) -> tuple[int, ...]:
 
 
 def _memory(place: Path, model: Path) -> Path:
-    return place / SEEN / f"{sha256(os.fsencode(model.absolute())).hexdigest()}.json"
+    return place / SEEN / f"{_sha256(os.fsencode(model.absolute()))}.json"
 
 
 def _remembered(place: Path, model: Path, stat: tuple[int, ...]) -> str | None:
@@ -151,8 +160,7 @@ def _digest(place: Path, model: Path, stat: tuple[int, ...]) -> str:
     with tempfile.TemporaryDirectory() as alone:
         (Path(alone) / model.name).symlink_to(model.resolve())
         check_external_data(Path(alone) / model.name)  # here no further file is beside it
-    with model.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
+    digest = _sha256(model)
     if time.time() - max(stat[1:3]) / 1e9 > SETTLED_S and _stat(model) == stat:
         with contextlib.suppress(ModelError), cache.placing(_memory(place, model)) as draft:
             draft.write_text(json.dumps({"stat": stat, "sha256": digest}))
@@ -177,8 +185,7 @@ def _state(folder: Path) -> dict[str, list[object]]:
         if path.name != WHOLE:
             stat = path.stat()
             files[path.name] = [stat.st_size, stat.st_mtime_ns]
-    with (folder / GRAPH).open("rb") as file:
-        files[GRAPH].append(file_digest(file, "sha256").hexdigest())
+    files[GRAPH].append(_sha256(folder / GRAPH))
     return files
 
 

@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -108,6 +107,8 @@ def _is_folder(out: str | None) -> bool:
 
 def _settings(classifier: Classifier, options: argparse.Namespace) -> dict[str, object]:
     """What answers depend on."""
+    from hashlib import sha256  # here: without --resume nobody needs it
+
     names = ("top_k", "threshold", "function_to_apply", "window", "hop", "merge")
     return {
         "model": sha256(classifier.manifest.to_json().encode()).hexdigest(),
