@@ -45,6 +45,7 @@ class Origin:
     device: str
     threads: int | None
     precision: str | None
+    cache: bool
 
 
 class Classifier:
@@ -72,6 +73,17 @@ class Classifier:
         if self._origin is None:
             raise TypeError("a Classifier that was not made by stapes.load has no path to be pickled as")
         return _reload, (self._origin, self.reading)
+
+    def warm_up(self, seconds: float = 1.0) -> None:
+        """Answer a tone of `seconds` and forget it, so that the next answer comes at full speed.
+
+        What a first answer waits for: memory for its length, pages of mapped weights, the threads, and on CUDA the kernels' code, for
+        seconds. Shorter or longer than the model reads is cut to what it does.
+        """
+        frontend, rate = self.manifest.frontend, self.manifest.rate
+        samples = max(_samples("seconds", seconds, rate), frontend.min_samples)
+        samples = samples if frontend.max_samples is None else min(samples, frontend.max_samples)
+        self._logits([0.1 * np.sin(0.1 * np.arange(samples, dtype=np.float32))])
 
     def with_reading(self, reading: Reading) -> "Classifier":
         """The same model, its clips read another way."""
@@ -284,19 +296,21 @@ def load(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    cache: bool = True,
 ) -> Classifier:
     """The model at `path` (the embedded default where None), ready on `device`: "auto", "cpu", "cuda" or "cuda:N".
 
     `path` is a stapes file, a directory as optimum and transformers.js read it, of whose graphs `precision` picks one (see
-    repository.find), or a hub id (see hub.fetch for `revision` and `token`). `reading`: how its clips are read. Raises ModelError or
-    ModelNotFound for the file, MissingExtra or DeviceError for the host.
+    repository.find), or a hub id (see hub.fetch for `revision` and `token`). `reading`: how its clips are read. `cache`: keep the optimized
+    graph of a large model in $STAPES_CACHE, so that the next start is several times as fast (see optimized); answers are the same. Raises
+    ModelError or ModelNotFound for the file, MissingExtra or DeviceError for the host.
     """
     if isinstance(path, str) and hub.is_id(path):
         path = hub.fetch(path, revision, token, precision)
     elif revision is not None:
         raise ModelError(f"{path or 'the embedded model'} is no hub id, and only those have revisions; leave revision out")
     path = DEFAULT_MODEL if path is None else path
-    return _open(path, Origin(os.path.abspath(path), device, threads, precision), reading)
+    return _open(path, Origin(os.path.abspath(path), device, threads, precision, cache), reading)
 
 
 def _reload(origin: Origin, reading: Reading) -> Classifier:
@@ -312,7 +326,7 @@ def _open(path: str | os.PathLike[str], origin: Origin, reading: Reading) -> Cla
             "export it with --precision int8-portable",
             stacklevel=3,  # the caller of load
         )
-    session = Session(path, origin.device, origin.threads)
+    session = Session(path, origin.device, origin.threads, origin.cache)
     if manifest.frontend_in_graph and session.inputs != ("waveform", "lengths"):
         raise ModelError(f"{path} takes {', '.join(session.inputs)} instead of waveform and lengths; export it again")
     if not manifest.frontend_in_graph:

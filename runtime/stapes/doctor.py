@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from stapes import cache, golden, session
+from stapes import cache, golden, optimized, session
 from stapes.classifier import DEFAULT_MODEL, load
 from stapes.errors import MissingExtra, StapesError
 from stapes.session import CPU_FLAGS
@@ -259,12 +259,14 @@ def _cache(_: Runtime) -> Iterable[Finding]:
         nearest = next(place for place in (folder, *folder.parents) if place.exists())
         with tempfile.TemporaryDirectory(dir=nearest):  # the only sure test; a folder that is not there yet is not made
             free = shutil.disk_usage(nearest).free
+        graphs, size = optimized.holdings()
     except Exception as error:
         yield Finding("cache", f"cannot be written: {_said(error)}", "wrong", remedy)
         return
     state: State = "wrong" if free < TOO_LITTLE else "note" if free < LITTLE else "ok"
     absent = "" if nearest == folder else ", not made yet"
-    yield Finding("cache", f"{folder}{absent}, {free / 1e9:.1f} GB free", state, None if state == "ok" else remedy)
+    held = f", {graphs} optimized graph{'s' if graphs > 1 else ''} of {size / 1e9:.1f} GB" if graphs else ""
+    yield Finding("cache", f"{folder}{absent}{held}, {free / 1e9:.1f} GB free", state, None if state == "ok" else remedy)
 
 
 def _golden_test(runtime: Runtime) -> Iterable[Finding]:

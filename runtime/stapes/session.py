@@ -1,8 +1,9 @@
 """ONNX Runtime behind one small door: the only module of stapes that imports it."""
 
+import contextlib
 import ctypes
+import functools
 import os
-import platform
 import re
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes import optimized
 from stapes.bundle import check_external_data
 from stapes.errors import DeviceError, MissingExtra, ModelError
 
@@ -45,15 +47,16 @@ class Session:
     the same threads.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], device: str = "auto", threads: int | None = None, cached: bool = False) -> None:
         """Load the ONNX file at `path`.
 
         `device`: "cpu", "cuda", "cuda:N", or "auto" (CUDA where it comes up, else the CPU). `threads`: within one operator; None
-        leaves the choice to ONNX Runtime, one a physical core. Raises MissingExtra, DeviceError or ModelError.
+        leaves the choice to ONNX Runtime, one a physical core. `cached`: on the CPU, keep the optimized graph of a large model for the
+        next time (see optimized). Raises MissingExtra, DeviceError or ModelError.
         """
-        self._path, self._threads = Path(path).absolute(), threads
+        self._path, self._threads, self._cached = Path(path).absolute(), threads, cached
         self._opening = threading.Lock()
-        session, self.device = _open(Path(path), device, threads)
+        session, self.device = _open(Path(path), device, threads, cached)
         self._session: Any = session
         """None in a forked child until its first run."""
         inputs = session.get_inputs()
@@ -69,8 +72,9 @@ class Session:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for these inputs; ModelError where ONNX Runtime refuses them."""
         session = self._session or self._open_again()
+        values: list[Array]
         try:
-            values: list[Array] = session.run(list(outputs), dict(feeds))
+            values = session.run(list(outputs), dict(feeds)) if self.device == "cpu" else bound_run(session, outputs, feeds)
         except Exception as error:  # ONNX Runtime raises a class of its own for each status code, with no base
             shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in feeds.items())
             raise ModelError(f"the model failed on {shapes}: {_first_line(error)}") from error
@@ -89,7 +93,7 @@ class Session:
                         f"the model was loaded on {self.device} before this process was forked, and CUDA does not survive a fork; start "
                         "workers by spawn (multiprocessing.get_context('spawn')), or load the model in each"
                     )
-                self._session, _ = _open(self._path, self.device, self._threads)
+                self._session, _ = _open(self._path, self.device, self._threads, self._cached)
             return self._session
 
 
@@ -105,10 +109,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def bound_run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+    """What session.run gives, for a device with memory of its own: each input is copied there once, and only `outputs` come back."""
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(value))
+    for name in outputs:
+        binding.bind_output(name)  # to the CPU's memory
+    session.run_with_iobinding(binding)
+    return [np.asarray(value) for value in binding.copy_outputs_to_cpu()]
+
+
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
+CUDA_OPTIONS: Mapping[str, int | str] = {
+    "use_tf32": 0,  # TF32 rounds products to 10 bits, which costs more than the whole error that an fp32 artifact may have
+    "cudnn_conv_algo_search": "HEURISTIC",  # clips differ in length, and the default tries out every algorithm for each new length
+    "arena_extend_strategy": "kSameAsRequested",  # the default's powers of two keep up to twice what the longest clip took
+}
 
-def _open(path: Path, device: str, threads: int | None) -> tuple[Any, str]:
+
+def _open(path: Path, device: str, threads: int | None, cached: bool = False) -> tuple[Any, str]:
     """An InferenceSession, and the device that it runs on."""
     runtime = _onnxruntime()
     kind, index = _parse(device)
@@ -124,9 +145,27 @@ def _open(path: Path, device: str, threads: int | None) -> tuple[Any, str]:
             "replace it: pip uninstall onnxruntime && pip install 'stapes[gpu]'"
         )
     try:
-        return _inference_session(runtime, path, threads, [CPU]), "cpu"
+        return _open_cpu(runtime, path, threads, cached), "cpu"
     except Exception as error:  # as in Session.run
         raise ModelError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
+
+
+def _open_cpu(runtime: Any, path: Path, threads: int | None, cached: bool) -> Any:
+    """A session on the CPU. If `cached`, of the graph that was optimized before, or else it is kept now."""
+    if not cached or not optimized.is_large(path) or not (cpu := _cpu_identity()):
+        return _inference_session(runtime, path, threads, [CPU])
+    entry = optimized.find(path, f"{runtime.__version__} {runtime.get_build_info()}", cpu)
+    if entry is None:
+        return _inference_session(runtime, path, threads, [CPU])
+    session = None
+    with contextlib.suppress(Exception):  # whatever is wrong with the entry, the model itself serves
+        if entry.whole():
+            session = _inference_session(runtime, entry.graph, threads, [CPU], optimize=False)
+            entry.used()
+            return session
+    with contextlib.suppress(Exception), entry.filling() as draft:  # a disk that is full or only read; or it is the model's own fault
+        session = _inference_session(runtime, path, threads, [CPU], keep=draft)
+    return session or _inference_session(runtime, path, threads, [CPU])
 
 
 def _open_cuda(runtime: Any, path: Path, device: str, threads: int | None, index: int, quiet: bool) -> Any:
@@ -135,8 +174,7 @@ def _open_cuda(runtime: Any, path: Path, device: str, threads: int | None, index
         runtime.preload_dlls()  # the libraries of stapes[gpu] lie in site-packages, where the loader does not look
     if quiet:
         runtime.set_default_logger_severity(4)
-    # TF32 rounds products to 10 bits, which costs more than the whole error that an fp32 artifact may have
-    providers = [(CUDA, {"device_id": index, "use_tf32": 0}), CPU]
+    providers = [(CUDA, {"device_id": index, **CUDA_OPTIONS}), CPU]
     try:
         session = _inference_session(runtime, path, threads, providers)
     except Exception as error:
@@ -155,12 +193,28 @@ def _open_cuda(runtime: Any, path: Path, device: str, threads: int | None, index
     return None
 
 
-def _inference_session(runtime: Any, path: Path, threads: int | None, providers: list[Any]) -> Any:
+def _inference_session(
+    runtime: Any, path: Path, threads: int | None, providers: list[Any], optimize: bool = True, keep: Path | None = None
+) -> Any:
+    """`optimize`: not a graph that was. `keep`: a folder to write the optimized graph into."""
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, whatever the file is called
+    # A thread that waits for work sleeps: by default it spins, which takes a sixth more of a shared host's CPU and wins nothing measurable
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Plans memory for each shape anew, and clips are of any length: 17 MB for one second through wav2vec2-base, and no faster
+    options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if keep is not None:
+        options.optimized_model_filepath = os.fspath(keep / optimized.GRAPH)
+        options.add_session_config_entry("session.save_model_format", "ONNX")
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", optimized.WEIGHTS)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        # as they are multiplied, or each start would lay them out anew; 1.20 does not know the option
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     # without fallback: with it ONNX Runtime tells of a failed provider on standard output, and goes on
     return runtime.InferenceSession(path, options, providers, enable_fallback=0)
 
@@ -229,14 +283,26 @@ def reason_in(said: str) -> str:
     return (found[1] if found else lines[-1]).strip()
 
 
-def _cpu_flags() -> set[str]:
-    if platform.system() != "Linux":
-        return set()  # every Arm Mac has the dot product; Windows on x86 is not asked yet
+@functools.cache
+def _cpuinfo() -> str:
+    if sys.platform != "linux":
+        return ""  # every Arm Mac has the dot product; Windows on x86 is not asked yet
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return set()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        return ""
+
+
+def _cpu_identity() -> str:
+    """What tells one kind of CPU from another, all cores considered; empty where this host does not tell."""
+    told = re.findall(
+        r"^(vendor_id|cpu family|model|model name|stepping|flags|Features|CPU \w+|isa|uarch)\s*:(.*)$", _cpuinfo(), re.MULTILINE
+    )
+    return "\n".join(sorted({f"{key}:{value}" for key, value in told}))
+
+
+def _cpu_flags() -> set[str]:
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)
     return set(found[1].split()) if found else set()
 
 

@@ -76,6 +76,19 @@ def test_a_row_does_not_depend_on_its_neighbours(classifier: stapes.Classifier, 
     assert (np.abs(loud - alone) / unit).max() < INT8_ROWS
 
 
+@pytest.mark.parametrize("seconds", [1e-4, 1.0, 2.5])
+def test_warming_up_changes_no_answer(seconds: float, classifier: stapes.Classifier, root: Path):
+    warm = stapes.load(device="cpu")
+    assert warm.warm_up(seconds) is None
+    assert warm(root / "examples" / "yes.flac") == classifier(root / "examples" / "yes.flac")
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_warming_up_takes_a_length_of_time(seconds: float, classifier: stapes.Classifier):
+    with pytest.raises(ValueError, match="seconds"):
+        classifier.warm_up(seconds)
+
+
 def test_no_clips_give_no_rows(classifier: stapes.Classifier):
     assert classifier.logits([]).shape == (0, 12)
 

@@ -76,3 +76,9 @@ def test_what_the_cpu_extra_installs_stays_under_160_mb():
     assert {"numpy", "soxr", "soundfile", "onnxruntime"} <= brought
     assert not brought & set(HEAVY)
     assert installed_bytes(brought) < 160e6
+
+
+def test_a_command_loads_nothing_that_only_another_needs(root: Path):
+    loaded = modules_after(f"from stapes.cli import main; main(['classify', {str(root / 'examples' / 'yes.flac')!r}])")
+    assert "stapes.classifier" in loaded
+    assert not loaded & {"stapes.doctor", "importlib.metadata", "email", "concurrent.futures", "hashlib", "http"}

@@ -1,5 +1,6 @@
 """The device that was asked for, or a sentence that names the remedy."""
 
+import numpy as np
 import pytest
 
 import stapes
@@ -73,3 +74,52 @@ def test_without_onnx_runtime_the_error_names_the_extra(stapes_command):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "pip install 'stapes[cpu]'" in done.stderr
+
+
+FEEDS = {"waveform": np.random.default_rng(0).standard_normal((3, 9000)).astype(np.float32), "lengths": np.array([9000, 8000, 7000])}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return ort.InferenceSession(DEFAULT_MODEL, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("outputs", [["logits"], ["scores", "logits"]])
+def test_bound_inputs_and_outputs_give_what_a_plain_run_gives(outputs: list[str], graph):
+    for feeds in (FEEDS, {name: value[:1] for name, value in FEEDS.items()}, FEEDS):  # nothing is left of the run before
+        found = session.bound_run(graph, outputs, feeds)
+        assert [value.dtype for value in found] == [np.float32] * len(outputs)
+        assert all(np.array_equal(a, b) for a, b in zip(found, graph.run(outputs, feeds), strict=True))
+
+
+def test_bound_inputs_need_not_lie_in_one_piece(graph):
+    scattered = {name: np.repeat(value, 2, axis=-1)[..., ::2] for name, value in FEEDS.items()}
+    assert not scattered["waveform"].flags.c_contiguous
+    assert np.array_equal(session.bound_run(graph, ["logits"], scattered)[0], graph.run(["logits"], FEEDS)[0])
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {},
+        {"waveform": FEEDS["waveform"]},
+        FEEDS | {"more": FEEDS["lengths"]},
+        FEEDS | {"lengths": FEEDS["waveform"]},
+        FEEDS | {"waveform": FEEDS["waveform"][0]},
+    ],
+    ids=["none", "one missing", "one too many", "another type", "another rank"],
+)
+def test_a_device_with_its_own_memory_refuses_what_the_cpu_refuses(feeds):
+    own = session.Session(DEFAULT_MODEL, "cpu")
+    with pytest.raises(ModelError, match="the model failed on"):
+        own.run(["logits"], feeds)
+    own.device = "cuda:0"  # the way its runs go there; the graph stays on the CPU
+    with pytest.raises(ModelError, match="the model failed on"):
+        own.run(["logits"], feeds)
+
+
+def test_a_device_with_its_own_memory_answers_as_the_cpu():
+    own = session.Session(DEFAULT_MODEL, "cpu")
+    plain = own.run(["logits"], FEEDS)
+    own.device = "cuda:0"
+    assert np.array_equal(own.run(["logits"], FEEDS)[0], plain[0])

@@ -26,6 +26,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="threads within an operator (default: one a core)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--no-cache", dest="cache", action="store_false", help="keep no optimized graph of a large model, and use none")
 
 
 def positive(text: str) -> int:

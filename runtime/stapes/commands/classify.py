@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -70,7 +69,9 @@ def command(parser: argparse.ArgumentParser) -> Run:
             options.downmix, options.resampler, max_duration=options.max_duration, max_bytes=options.max_bytes, timeout=options.timeout
         )
         threads = options.threads or (max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None)
-        classifier = load(options.model, options.device, threads, options.precision, reading, revision=options.revision)
+        classifier = load(
+            options.model, options.device, threads, options.precision, reading, revision=options.revision, cache=options.cache
+        )
         if options.device == "auto" and not options.quiet:
             say(f"device: {classifier.device} (auto)")
         with contextlib.ExitStack() as stack:
@@ -106,6 +107,8 @@ def _is_folder(out: str | None) -> bool:
 
 def _settings(classifier: Classifier, options: argparse.Namespace) -> dict[str, object]:
     """What answers depend on."""
+    from hashlib import sha256  # here: without --resume nobody needs it
+
     names = ("top_k", "threshold", "function_to_apply", "window", "hop", "merge")
     return {
         "model": sha256(classifier.manifest.to_json().encode()).hexdigest(),

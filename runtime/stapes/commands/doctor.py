@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import asdict
 
-from stapes import doctor
 from stapes.commands.arguments import Run
 
 
@@ -13,6 +12,8 @@ def command(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def run(options: argparse.Namespace) -> int:
+        from stapes import doctor  # here: what it looks with takes as long to load as NumPy, and every command would wait for it
+
         findings = doctor.examine()
         healthy = all(finding.state != "wrong" for finding in findings)
         if options.json:

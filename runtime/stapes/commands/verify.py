@@ -18,7 +18,7 @@ def command(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def run(options: argparse.Namespace) -> int:
-        outcome = golden.check(load(options.model, options.device, options.threads, options.precision))
+        outcome = golden.check(load(options.model, options.device, options.threads, options.precision, cache=options.cache))
         if options.json:
             print(escaped(json.dumps(_object(outcome), ensure_ascii=False)))
         else:
