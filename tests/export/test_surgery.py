@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForAudioClassification
+from transformers import AutoModelForAudioClassification, Wav2Vec2Config
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Attention
 
 from stapes_export.families import FAMILIES
+from stapes_export.surgery.attention import SelfAttention
 from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid
-from stapes_export.surgery.masking import masked_mean, real_frames
+from stapes_export.surgery.masking import attention_bias, masked_mean, real_frames
 from stapes_export.surgery.speech import receptive_field
 from stapes_export.surgery.weight_norm import fold_weight_norm
 
@@ -122,6 +124,24 @@ def test_folding_the_weight_norm_changes_no_value():
     fold_weight_norm(conv)
     assert "weight" in dict(conv.named_parameters())
     torch.testing.assert_close(conv(x), want)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_plain_attention_is_transformers(bias: bool, masked: bool):
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(hidden_size=32, num_attention_heads=4)
+    config._attn_implementation = "eager"
+    original = Wav2Vec2Attention(32, 4, bias=bias, config=config).eval()
+    for parameter in original.parameters():
+        nn.init.normal_(parameter)
+    hidden = torch.randn(2, 9, 32)
+    real = torch.arange(9)[None] < torch.tensor([[9], [4]])
+    mask = attention_bias(real, torch.float32) if masked else None
+    with torch.no_grad():
+        want = original(hidden, attention_mask=mask)[0]
+        got = SelfAttention(original)(hidden, attention_mask=mask)[0]
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)  # values of some tens
 
 
 SPEECH_OPTIONS = [

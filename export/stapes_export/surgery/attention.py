@@ -2,7 +2,9 @@
 
     softmax(q k' / sqrt(d) + bias) v        q, k, v: heads of linear maps of the hidden states
 
-The scale goes into q's weights, which saves a pass over frames x frames; an absent bias is left out instead of added as zeros.
+Four passes over the data are saved by algebra: the scale goes into q's weights; k's bias adds one number to all scores of a query, which
+softmax takes away again; v's adds itself to every average, so it goes through the output's weights into the output's bias; and an absent
+score bias is left out instead of added as zeros.
 """
 
 from typing import Any
@@ -26,6 +28,10 @@ class SelfAttention(nn.Module):
             self.q.weight *= attention.scaling
             if self.q.bias is not None:
                 self.q.bias *= attention.scaling
+            if self.v.bias is not None:
+                through = self.out.weight @ self.v.bias
+                self.out.bias = nn.Parameter(through if self.out.bias is None else self.out.bias + through)
+        self.k.bias = self.v.bias = None
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
         return self.attend(hidden_states, hidden_states, attention_mask), None
