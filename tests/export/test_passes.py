@@ -109,7 +109,7 @@ def test_both_products_of_a_block_are_of_one_quantization(manifest: Manifest):
 
 
 @pytest.mark.parametrize("loud", [0.01, 1.0, 100.0])
-def test_what_stands_behind_a_gelu_is_rounded_in_its_own_range(loud: float, manifest: Manifest):
+def test_each_row_is_rounded_in_its_own_range(loud: float, manifest: Manifest):
     weight = RNG.standard_normal((64, 24)).astype(np.float32)
     nodes = [
         helper.make_node("Gelu", ["x"], ["g"]),
@@ -118,11 +118,11 @@ def test_what_stands_behind_a_gelu_is_rounded_in_its_own_range(loud: float, mani
     ]
     model = graph_of(nodes, 3, {"w": weight})
     changed = rewritten(model, quantize_rows_portable, manifest)
-    assert "Abs" not in {node.op_type for node in changed.graph.node}
-    x = (loud * RNG.standard_normal((1, 50, 64))).astype(np.float32)
+    x = RNG.standard_normal((1, 50, 64)).astype(np.float32)
+    x[:, ::2] *= loud  # loud and quiet frames beside each other, as speech has them
     want, got = run(model, x), run(changed, x)
-    step = max(loud * 4 / 223, 0.17 / 32)  # one step of the activations
-    assert np.sqrt(np.mean((got - want) ** 2)) < 0.02 * want.std() + 0.3 * step * 8  # a sum of 64 such roundings
+    error = np.sqrt(np.mean((got - want) ** 2, axis=2) / np.mean(want**2, axis=2))
+    assert error.max() < 0.06  # of each frame; 127 steps either way and weights in 63 give 0.01 to 0.04 at 64 terms
 
 
 def test_only_sums_before_a_norm_or_a_gelu_are_renamed(manifest: Manifest):

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from stapes_export.artifact import Artifact, part
 from stapes_export.emitter import Emitter
-from stapes_export.passes.quantize_rows import FULL_RANGE, SEVEN_BITS, SMALLEST, TINY
+from stapes_export.passes.quantize_rows import FULL_RANGE, SEVEN_BITS, SMALLEST, TINY, ZERO
 
 OUTPUTS = 2
 """Frames that come out of one window: more copy less, but each repeats the weights, and at one second that is what counts."""
@@ -94,7 +94,7 @@ def _convolve(emit: Emitter, x: ir.Value, conv: _Conv, bias: ir.Value | None, li
     peak = emit.op("ReduceMax", emit.op("Abs", grouped), emit.ints(2, 3), keepdims=1)
     scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
     flat = emit.op("Reshape", scale, emit.ints(-1))
-    zeros = emit.op("Expand", emit.constant(np.uint8(128)), emit.op("Shape", flat))
+    zeros = emit.op("Expand", emit.constant(np.uint8(ZERO)), emit.op("Shape", flat))
     integers = emit.op("QuantizeLinear", emit.op("Flatten", grouped, axis=2), flat, zeros, axis=0)
     integers = emit.op("Reshape", integers, emit.op("Shape", grouped))
 
@@ -106,13 +106,13 @@ def _convolve(emit: Emitter, x: ir.Value, conv: _Conv, bias: ir.Value | None, li
     needed = emit.op("Mul", emit.op("Add", windows, emit.ints(conv.blocks - 1)), emit.ints(size))
     behind = emit.op("Sub", emit.op("Sub", needed, frames), emit.ints(conv.pads[0]))
     pads = emit.op("Concat", emit.ints(0, 0, conv.pads[0], 0, 0, 0), behind, emit.ints(0), axis=0)
-    padded = emit.op("Pad", integers, pads, emit.constant(np.uint8(128)))
+    padded = emit.op("Pad", integers, pads, emit.constant(np.uint8(ZERO)))
     blocks = emit.op("Reshape", padded, emit.ints(0, conv.groups, -1, size * width))
 
     rows = _windows(emit, blocks, conv.blocks, windows)
     weights, weight_scale = _weights(conv, limit)
     cut = emit.split(rows, conv.groups, axis=1)
-    zero = emit.constant(np.uint8(128))
+    zero = emit.constant(np.uint8(ZERO))
     sums = [emit.op("MatMulInteger", each, emit.constant(weight), zero) for each, weight in zip(cut, weights, strict=True)]
     total = emit.op("Mul", emit.op("Cast", emit.op("Concat", *sums, axis=1), to=emit.dtype), scale)
     frame_major = emit.op("Reshape", total, emit.ints(0, conv.groups, -1, out // conv.groups))

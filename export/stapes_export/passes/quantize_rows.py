@@ -6,8 +6,6 @@
 One scale a row keeps a clip's answer apart from its neighbours and needs no calibration. uint8 x int8 is the one kernel that is fast;
 on an x86 CPU without VNNI it adds pairs in 16 bits, which saturates unless the weights stay within 7 bits.
 
-Behind a GELU nothing is below -0.17, so there z = 32 and s_x = max(max x / 223, 0.17 / 32): one reduction less, and twice the resolution.
-
 The form is QuantizeLinear, and MatMul between DequantizeLinear: standard operators of which ONNX Runtime makes one, bit for bit. The scale
 of a row cannot go into DequantizeLinear, or that fusion is lost; it is multiplied on behind the product.
 What slices (the blocks of channels_last.BlockConv) is quantized once and cut afterwards, at a quarter of the bytes.
@@ -32,8 +30,8 @@ FULL_RANGE, SEVEN_BITS = 127, 63
 TINY = 1e-30
 """A row or a channel of zeros must not divide by zero."""
 
-GELU_FLOOR, GELU_ZERO = 0.17, 32
-"""No GELU is below -0.16998; its zero point."""
+ZERO = 128
+"""The zero point of every row."""
 
 SMALLEST = 16
 """Rows and columns that a weight must have: below, quantizing costs more than the product."""
@@ -62,10 +60,10 @@ def _quantize(artifact: Artifact, limit: int, needs: tuple[str, ...]) -> Artifac
         found = True
         x, weight, bias = product
         done = len(emit.nodes)
-        quantized, scale, zero = rows.of(x)
+        quantized, scale = rows.of(x)
         weight_scale = np.maximum(np.abs(weight).max(axis=0), TINY) / limit
         integers = emit.constant(np.round(weight / weight_scale).astype(np.int8))
-        left = emit.op("DequantizeLinear", quantized, emit.number(1), emit.constant(np.uint8(zero)))
+        left = emit.op("DequantizeLinear", quantized, emit.number(1), emit.constant(np.uint8(ZERO)))
         right = emit.op("DequantizeLinear", integers, emit.matrix(weight_scale), axis=1)
         result = emit.op("Mul", emit.op("MatMul", left, right), scale)
         if bias is not None:
@@ -84,34 +82,29 @@ class _Rows:
 
     def __init__(self, emit: Emitter) -> None:
         self.emit = emit
-        self._whole: dict[ir.Value, tuple[ir.Value, ir.Value, int]] = {}
+        self._whole: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
-    def of(self, x: ir.Value) -> tuple[ir.Value, ir.Value, int]:
-        """x in uint8, the scale of each row (its last axis 1), the zero point."""
+    def of(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """x in uint8, and the scale of each row (its last axis 1)."""
         cut = x.producer()
         if cut is not None and cut.op_type == "Slice" and (axis := _sliced_axis(cut)) is not None:
             source, *where = cut.inputs
             assert source is not None
-            quantized, scale, zero = self.of(source)
+            quantized, scale = self.of(source)
             sliced = self.emit.op("Slice", quantized, *where)
-            return sliced, scale if axis == -1 else self.emit.op("Slice", scale, *where), zero
+            return sliced, scale if axis == -1 else self.emit.op("Slice", scale, *where)
         if x not in self._whole:
             self._whole[x] = self._quantized(x)
         return self._whole[x]
 
-    def _quantized(self, x: ir.Value) -> tuple[ir.Value, ir.Value, int]:
+    def _quantized(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
         emit = self.emit
-        if _behind_gelu(x):
-            peak, zero = emit.op("ReduceMax", x, emit.ints(-1), keepdims=1), GELU_ZERO
-            scale = emit.op("Max", emit.op("Mul", peak, emit.number(1 / (255 - zero))), emit.number(GELU_FLOOR / zero))
-        else:
-            peak, zero = emit.op("ReduceMax", emit.op("Abs", x), emit.ints(-1), keepdims=1), 128
-            scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
+        peak = emit.op("ReduceMax", emit.op("Abs", x), emit.ints(-1), keepdims=1)
+        scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
         flat = emit.op("Reshape", scale, emit.ints(-1))
-        zeros = emit.op("Expand", emit.constant(np.uint8(zero)), emit.op("Shape", flat))
-        matrix = emit.op("Flatten", x, axis=-1)
-        quantized = emit.op("QuantizeLinear", matrix, flat, zeros, axis=0)
-        return emit.op("Reshape", quantized, emit.op("Shape", x)), scale, zero
+        zeros = emit.op("Expand", emit.constant(np.uint8(ZERO)), emit.op("Shape", flat))
+        quantized = emit.op("QuantizeLinear", emit.op("Flatten", x, axis=-1), flat, zeros, axis=0)
+        return emit.op("Reshape", quantized, emit.op("Shape", x)), scale
 
 
 def _sliced_axis(node: ir.Node) -> int | None:
@@ -122,13 +115,6 @@ def _sliced_axis(node: ir.Node) -> int | None:
     (axis,) = axes.const_value.numpy().reshape(-1)[:1]
     rank = len(node.inputs[0].shape)  # type: ignore[union-attr, arg-type]
     return {rank - 1: -1, -1: -1}.get(int(axis), 1 if int(axis) == 1 and rank == 3 else None)
-
-
-def _behind_gelu(x: ir.Value) -> bool:
-    node = x.producer()
-    while node is not None and node.op_type in ("Reshape", "Pad"):
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    return node is not None and node.op_type == "Gelu"
 
 
 def _product(node: ir.Node) -> tuple[ir.Value, Array, ir.Value | None] | None:
