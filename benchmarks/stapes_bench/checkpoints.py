@@ -7,9 +7,9 @@ activations shrink to a point where every clip has the same answer. So the weigh
 
 - every matrix keeps the size of what flows through it (variance 1 / fan-in; 2 / fan-in behind which a GELU stands);
 - what follows a GELU has rows that sum to zero: the mean that every GELU adds, the same for all clips, else outgrows what differs;
-- queries and keys are large enough that attention chooses (scores spread by about 2), where plain ones average;
-- attention adds less to a token than the token was: at full size all tokens of a clip become one after some layers;
-- the head is fitted on made clips: zero mean and a spread of 3 for every label's logit, as a trained classifier has.
+- a layer adds less to a token than the token was: at full size all tokens of a clip become one after some layers, and what rounding
+  moves grows from layer to layer;
+- the head reads the directions in which clips differ most, as training would turn it: zero mean and a spread of 3 for every label's logit.
 
 `make` refuses to write where the logits of other clips than those, of any length, do not really differ.
 """
@@ -40,14 +40,17 @@ SPREAD = 3.0
 LEAST_SPREAD = 0.1
 """Of the logits' whole spread, what has to lie between clips."""
 
+DIRECTIONS = 12
+"""Principal ones, that the head reads: in the others rounding is louder than what differs."""
+
 FITTED, FIT_S = 24, 4.0
 """Clips that the head is fitted on, and their seconds."""
 
 CHECKED, CHECK_S = 8, (1.0, 10.0)
 """Other clips, which must be told apart."""
 
-SHARP, MILD = 1.5, 0.5
-"""Gain of queries and of keys; of what attention adds."""
+MILD = 0.3
+"""Gain of what a layer adds."""
 
 
 @dataclass(frozen=True)
@@ -207,12 +210,10 @@ def _draw(name: str, module: nn.Module) -> None:
     fan_in = weight[0].numel()
     drawn = torch.randn(weight.shape)
     # the convolutions of the encoders, and what narrows the inner width of a layer again
-    if last in ("conv", "conv2", "fc2", "output_dense") or name.endswith("output.dense"):
+    if last in ("conv", "conv2", "fc2", "output_dense"):
         drawn -= drawn.mean(dim=tuple(range(1, drawn.ndim)), keepdim=True)
     gain = 1.0
-    if last in ("q_proj", "k_proj", "query", "key"):
-        gain = SHARP
-    elif last in ("out_proj", "o_proj"):
+    if last in ("out_proj", "o_proj", "fc2", "output_dense"):
         gain = MILD
     elif isinstance(module, nn.Conv1d | nn.Conv2d):
         gain = 2**0.5
@@ -227,13 +228,20 @@ def _draw(name: str, module: nn.Module) -> None:
 
 
 def fit_head(model: Any, extractor: Any) -> None:
-    """Zero mean and SPREAD for every label over made clips, by the last layer's weights and bias."""
+    """The last layer reads the DIRECTIONS in which made clips differ most, mixed anew for every label: mean 0 and spread SPREAD."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    found = logits(model, extractor, clips.made(FITTED, FIT_S))
-    scale = torch.from_numpy(SPREAD / np.maximum(found.std(axis=0), 1e-9))
+    seen: list[torch.Tensor] = []
+    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
+    logits(model, extractor, clips.made(FITTED, FIT_S))
+    handle.remove()
+    states = torch.stack(seen).double()
+    away = states - states.mean(dim=0)
+    directions = torch.linalg.svd(away, full_matrices=False).Vh[:DIRECTIONS]
+    weight = torch.randn(last.out_features, len(directions)).double() @ directions
+    weight *= SPREAD / (away @ weight.T).std(dim=0, correction=0).clamp(min=1e-9)[:, None]
     with torch.no_grad():
-        last.weight *= scale[:, None]
-        last.bias.copy_((last.bias - torch.from_numpy(found.mean(axis=0))) * scale)
+        last.weight.copy_(weight)
+        last.bias.copy_(-(weight @ states.mean(dim=0)))
 
 
 def logits(model: Any, extractor: Any, heard: list[NDArray[np.float32]]) -> Logits:

@@ -66,6 +66,8 @@ def bench(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int
     def run(options: argparse.Namespace) -> int:
         _check(options)
         try:
+            import packaging  # noqa: F401 (the workers' footprint)
+
             from stapes_bench import page, picture, records, report
             from stapes_bench.run import run as measured
         except ModuleNotFoundError as error:
