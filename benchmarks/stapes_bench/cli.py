@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stapes import repository
 from stapes.errors import InvalidOption, MissingExtra, StapesError
 from stapes_bench.peers import BY_NAME, PEERS, STAPES, Peer
 
@@ -108,6 +109,10 @@ def _check(options: argparse.Namespace) -> None:
         raise InvalidOption(
             "--choose compares the files of one model in several precisions, fp32 among them: give two or more, no checkpoint"
         )
+    if options.choose and "fp32" not in (
+        precisions := [repository.find(path, None).manifest.provenance.precision for path in options.models]
+    ):
+        raise InvalidOption(f"--choose compares with the model in fp32, and these are {', '.join(precisions)}: give that file too")
     for name, path in options.python:
         if name not in {peer.library for peer in PEERS} | {STAPES}:
             raise InvalidOption(f"--python {name}={path}: no peer runs on {name}; it is one of {', '.join(_libraries())}")

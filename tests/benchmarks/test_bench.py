@@ -147,6 +147,7 @@ def test_a_file_whose_needs_this_cpu_lacks_is_not_deployed(altered: Altered, sta
         ((DEFAULT_MODEL, "--threads", "0"), "whole numbers from 1 up"),
         ((DEFAULT_MODEL, "--rounds", "1,2"), "a whole number from 1 up"),
         ((DEFAULT_MODEL, "--choose"), "give two or more"),
+        ((DEFAULT_MODEL, DEFAULT_MODEL, "--choose"), "these are int8-portable, int8-portable: give that file too"),
         ((DEFAULT_MODEL, DEFAULT_MODEL), "rename a file"),
         ((DEFAULT_MODEL, "--python", "tensorflow=/x"), "no peer runs on tensorflow"),
         ((DEFAULT_MODEL, "--python", "openvino"), "NAME=PATH"),
