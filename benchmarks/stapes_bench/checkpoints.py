@@ -5,7 +5,7 @@
 Speed depends on shapes alone, but whether a fast answer is still the right one does not, and plain random weights prove nothing: their
 activations shrink to a point where every clip has the same answer. So the weights are drawn as trained ones behave:
 
-- every matrix keeps the size of what flows through it (variance 1 / fan-in; 2 / fan-in behind which a GELU stands);
+- every matrix keeps the size of what flows through it: where that shrinks, a GELU is as good as linear, and a mean over frames says nothing;
 - what follows a GELU has rows that sum to zero: the mean that every GELU adds, the same for all clips, else outgrows what differs;
 - a layer adds less to a token than the token was: at full size all tokens of a clip become one after some layers, and what rounding
   moves grows from layer to layer;
@@ -49,8 +49,14 @@ FITTED, FIT_S = 24, 4.0
 CHECKED, CHECK_S = 8, (1.0, 10.0)
 """Other clips, which must be told apart."""
 
-MILD = 0.3
-"""Gain of what a layer adds."""
+BEHIND_GELU = ("conv", "conv2", "fc2", "output_dense")
+"""Last part of the name of what reads a GELU: the convolutions of the encoders, and what narrows a layer's inner width again."""
+
+ADDED = ("out_proj", "o_proj", "fc2", "output_dense")
+"""Of what a layer adds to its tokens."""
+
+RECTIFIED, MILD = 1.7, 0.3
+"""Gain that keeps a size behind a GELU, whose variance is 0.34 of what it gets; gain of what a layer adds."""
 
 
 @dataclass(frozen=True)
@@ -209,14 +215,12 @@ def _draw(name: str, module: nn.Module) -> None:
     weight: Any = module.weight
     fan_in = weight[0].numel()
     drawn = torch.randn(weight.shape)
-    # the convolutions of the encoders, and what narrows the inner width of a layer again
-    if last in ("conv", "conv2", "fc2", "output_dense"):
-        drawn -= drawn.mean(dim=tuple(range(1, drawn.ndim)), keepdim=True)
     gain = 1.0
-    if last in ("out_proj", "o_proj", "fc2", "output_dense"):
-        gain = MILD
-    elif isinstance(module, nn.Conv1d | nn.Conv2d):
-        gain = 2**0.5
+    if last in BEHIND_GELU:
+        drawn -= drawn.mean(dim=tuple(range(1, drawn.ndim)), keepdim=True)
+        gain = RECTIFIED
+    if last in ADDED:
+        gain *= MILD
     drawn *= gain / fan_in**0.5
     if hasattr(module, "parametrizations"):  # the positional convolution: its weight norm holds lengths and directions
         module.weight = drawn

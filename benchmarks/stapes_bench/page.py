@@ -4,7 +4,21 @@ from collections.abc import Sequence
 from html import escape
 
 from stapes_bench.records import Record, Stages, subject
-from stapes_bench.report import COLD, WARM, Row, Start, cold_cells, heading, number, rows, stage_cells, starts, warm_cells
+from stapes_bench.report import (
+    COLD,
+    WARM,
+    Row,
+    Start,
+    cold_cells,
+    contenders,
+    heading,
+    lineup,
+    number,
+    rows,
+    stage_cells,
+    starts,
+    warm_cells,
+)
 
 BAR, GAP, LABEL, WIDTH, TAIL = 18, 8, 190, 860, 130
 """Pixels: height of a bar, between two, of the names, of a plot, and behind the longest bar."""
@@ -23,6 +37,7 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2.2rem } p { color
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .8rem 0 }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { text-align: left } td.why { text-align: left; color: var(--soft); font-style: italic }
+.words td, .words th { text-align: left; white-space: normal }
 tr.own td:first-child { color: var(--own); font-weight: 600 } svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif }
 text { fill: var(--ink) } text.soft { fill: var(--soft); font-style: italic } .own rect, rect.own { fill: var(--own) }
 rect.other { fill: var(--other) } line { stroke: var(--ink) } .p0 { fill: var(--p0) } .p1 { fill: var(--p1) } .p2 { fill: var(--p2) }
@@ -45,6 +60,9 @@ def page(records: Sequence[Record]) -> str:
         names = list(dict.fromkeys(part for record in stages for part in record.parts))
         parts.append("<h2>a clip's way, from a 44.1 kHz stereo FLAC file on: median ms of each part</h2>")
         parts.append(_table(("", *names), [(stage_cells(record, names), True) for record in stages]))
+    ours = {contender.name for contender in contenders(records) if contender.own}
+    cells = [(each, each[0] in ours) for each in lineup(records)]
+    parts += ["<h2>contenders</h2>", _table(("", "what runs", "versions"), cells).replace("<table>", '<table class="words">')]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -139,15 +139,11 @@ def starts(records: Sequence[Record]) -> list[Start]:
 def heading(records: Sequence[Record]) -> list[str]:
     """What the figures belong to, in a few lines."""
     run = subject(records)
-    versions: dict[str, str] = {}
-    for contender in contenders(records):
-        versions = contender.versions | versions
     counted = next((record.clips for record in records if isinstance(record, Answers)), 0)
     return [
         f"{run.subject} on {describe(run.host)}",
         f"answers compared with {run.reference} on {counted} {run.clips} clips of each length; "
         "what differs is not timed (see stapes_bench/measure.py)",
-        ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
     ]
 
 
@@ -183,7 +179,16 @@ def table(records: Sequence[Record]) -> str:
         parts = list(dict.fromkeys(part for record in stages for part in record.parts))
         header = ("median ms of each part, from a 44.1 kHz stereo FLAC file on", *parts)
         lines += ["", *_columns([header, *(stage_cells(record, parts) for record in stages)])]
+    lines += ["", *(f"{name}: {says} ({versions})" for name, says, versions in lineup(records))]
     return "\n".join(lines) + "\n"
+
+
+def lineup(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Every contender: its name, what runs, and the versions that it ran with."""
+    return [
+        (each.name, each.says, ", ".join(f"{name} {version}" for name, version in each.versions.items()) or each.absent)
+        for each in contenders(records)
+    ]
 
 
 def warm_cells(row: Row) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def test_a_peer_that_is_not_installed_says_so_in_every_table(measured):
     (absent,) = [record for record in found if isinstance(record, Contender) and record.absent]
     assert absent.name == "optimum"
     assert absent.absent.endswith("python is not there")
-    assert done.stdout.count("python is not there") == 4 + 1  # cases, and the cold start
+    assert done.stdout.count("python is not there") == 4 + 1 + 1  # cases, the cold start, the line-up
     assert "python is not there" in outputs["html"].read_text()
 
 

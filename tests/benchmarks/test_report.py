@@ -123,6 +123,7 @@ def test_the_table_says_all_of_it():
         "1 s, 1 thread, batch 1",
     ):
         assert said in text
+    assert text.endswith("openvino: it stops (openvino 1)\n")
     assert re.search(r"stapes int8 +50\.0 ", text)
     assert re.search(r"stapes int8, 1 s, 1 thread +1\.00 +2\.00 +50\.0\n", text)
 
