@@ -5,7 +5,7 @@
 Speed depends on shapes alone, but whether a fast answer is still the right one does not, and plain random weights prove nothing: their
 activations shrink to a point where every clip has the same answer. So the weights are drawn as trained ones behave:
 
-- every matrix keeps the size of what flows through it: where that shrinks, a GELU is as good as linear, and a mean over frames says nothing;
+- every matrix keeps the size of what flows through it: where that shrinks, a GELU is as good as linear and frames cancel out;
 - what follows a GELU has rows that sum to zero: the mean that every GELU adds, the same for all clips, else outgrows what differs;
 - a layer adds less to a token than the token was: at full size all tokens of a clip become one after some layers, and what rounding
   moves grows from layer to layer;
