@@ -133,6 +133,15 @@ def test_an_output_file_appears_whole_and_leaves_nothing_beside_it(stapes_comman
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_all_of_a_long_answer_comes_though_the_process_ends_at_once(stapes_command):
+    done = stapes_command("classify", *["examples/no.flac"] * 200, "--top-k", "12", "--format", "jsonl")
+    assert done.returncode == 0
+    assert len(done.stdout) > 2**16  # more than a pipe holds
+    assert len({json.loads(line)["predictions"][0]["score"] for line in done.stdout.splitlines()}) == 1
+    assert len(done.stdout.splitlines()) == 200
+    assert done.stderr.endswith("\n")
+
+
 def test_an_ascii_terminal_gets_an_answer(stapes_command):
     done = stapes_command("classify", "examples/no.flac", "--top-k", "1", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
