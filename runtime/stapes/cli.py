@@ -20,23 +20,23 @@ from stapes.commands.arguments import say
 from stapes.errors import StapesError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status. Of the process's own arguments (None) the process ends here, where the command is ours."""
-    status = _run(sys.argv[1:] if arguments is None else list(arguments))
-    if arguments is None and _typed(sys.argv[1:]) in COMMANDS:
-        _leave(status)
-    return status
+def run() -> None:
+    """The command line as a process: it ends here, and at once where the command is ours.
 
-
-def _leave(status: int) -> None:
-    """End the process at once. What is left is to take ONNX Runtime and the interpreter apart, a tenth of a short run's time."""
+    What would be left is to take ONNX Runtime and the interpreter apart, a tenth of a short run's time.
+    """
+    status = main()
+    if _typed(sys.argv[1:]) not in COMMANDS:
+        sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # closed, or its reader has gone
             stream.flush()
     os._exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, by default the process's own; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -103,4 +103,4 @@ class _Version(argparse.Action):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
