@@ -152,9 +152,9 @@ def _open(path: Path, device: str, threads: int | None, cached: bool = False) ->
 
 def _open_cpu(runtime: Any, path: Path, threads: int | None, cached: bool) -> Any:
     """A session on the CPU. If `cached`, of the graph that was optimized before, or else it is kept now."""
-    if not cached or not optimized.is_large(path) or not (cpu := _cpu_identity()):
+    if not cached or not optimized.is_large(path) or not keeps_graphs():
         return _inference_session(runtime, path, threads, [CPU])
-    entry = optimized.find(path, f"{runtime.__version__} {runtime.get_build_info()}", cpu)
+    entry = optimized.find(path, f"{runtime.__version__} {runtime.get_build_info()}", _cpu_identity())
     if entry is None:
         return _inference_session(runtime, path, threads, [CPU])
     session = None
@@ -281,6 +281,12 @@ def reason_in(said: str) -> str:
     lines = re.sub(r"\x1b\[[0-9;]*m", "", said).strip().splitlines() or ["no reason was given"]
     found = re.search(r"(?:with error: |(?=CUDA failure \d))([^;\n]+)", "\n".join(lines))
     return (found[1] if found else lines[-1]).strip()
+
+
+def keeps_graphs() -> bool:
+    """Whether optimized graphs can be kept here: where the CPU that they are for is known, by an ONNX Runtime that notices a full disk."""
+    version = tuple(map(int, _onnxruntime().__version__.split(".")[:2]))
+    return version >= (1, 21) and bool(_cpu_identity())
 
 
 @functools.cache

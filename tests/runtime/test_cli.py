@@ -133,6 +133,27 @@ def test_an_output_file_appears_whole_and_leaves_nothing_beside_it(stapes_comman
     assert list(tmp_path.iterdir()) == [out]
 
 
+def as_a_process(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "stapes.cli", *arguments], cwd=root, capture_output=True, text=True)
+
+
+def test_all_of_a_long_answer_comes_though_the_process_ends_at_once(root: Path):
+    done = as_a_process(root, "classify", *["examples/no.flac"] * 200, "--top-k", "12", "--format", "jsonl")
+    assert done.returncode == 0
+    assert len(done.stdout) > 2**16  # more than a pipe holds
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 200
+    assert "200 files, 0 failed" in done.stderr.splitlines()[-1]
+
+
+def test_a_process_ends_with_the_status(root: Path, tmp_path: Path):
+    assert as_a_process(root, "classify", "gone.wav").returncode == 1
+    assert as_a_process(root, "info", "gone.onnx").returncode == 2
+    assert as_a_process(root, "sing").returncode == 2
+    done = as_a_process(root, "classify", "examples/no.flac", "--format", "json", "-o", str(tmp_path / "out.json"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [clip["path"] for clip in json.loads((tmp_path / "out.json").read_text())] == ["examples/no.flac"]
+
+
 def test_an_ascii_terminal_gets_an_answer(stapes_command):
     done = stapes_command("classify", "examples/no.flac", "--top-k", "1", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
