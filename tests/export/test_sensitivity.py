@@ -30,13 +30,13 @@ from stapes_export.verify import answers, verify
 
 LABELS = tuple("abcdefgh")
 CLIPS = 24
-RUINED = "encoder.layers.1.mlp.fc2"
+RUINED = "encoder.layers.0.mlp.fc2"
 
 
 def plant(folder: Path) -> None:
-    """Give one product of the second layer an input that is always 0 and weights of a million for it: nothing to floats, but a weight's
+    """Give one product of the first layer an input that is always 0 and weights of a million for it: nothing to floats, but a weight's
     scale in int8 is then so coarse that every other weight of the product becomes 0."""
-    layer = "audio_spectrogram_transformer.encoder.layer.1"
+    layer = "audio_spectrogram_transformer.encoder.layer.0"
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights[f"{layer}.intermediate.dense.weight"][0] = 0
     weights[f"{layer}.intermediate.dense.bias"][0] = 0
