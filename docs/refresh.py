@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from stapes_bench import records, report
 from stapes_bench.host import describe
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FULL_RUNS = ("wav2vec2-base", "ast-base", "whisper-base")
 READMES = ("README.md", "README.zh-CN.md")
 INSTALL = re.compile(r"^pip install [^&]*(&&\s*(pytest$)?)?")  # done before: this environment is its result, this test one of the suite
 
@@ -50,7 +53,7 @@ def python(program: str) -> str:
 def figures(name: str) -> str:
     """The table of a committed measurement."""
     name, _, language = name.partition(".")
-    return {"startup": startup}[name](json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()), WORDS[language or "en"])
+    return {"startup": startup, "speed": speed}[name](WORDS[language or "en"])
 
 
 WORDS = {
@@ -61,6 +64,10 @@ WORDS = {
         "peak": "peak memory, MB",
         "note": "Medians of {rounds} interleaved runs, one clip, the same checkpoint, answers compared first; {host}. "
         "`import stapes` costs {extra:.0f} ms more than `import numpy`. Measured by `python -m stapes_bench.startup`.",
+        "differ": "answers differ",
+        "speed": "Median ms from samples to scores on one thread, and times faster than the transformers pipeline; rounds interleaved, answers "
+        "checked first, and none timed that differ; {host}. Made checkpoints of the published sizes. Raw values, two threads, cold starts, "
+        "memory and sizes: [benchmarks/results](benchmarks/results).",
     },
     "zh": {
         "installed": "安装体积，MB",
@@ -69,12 +76,39 @@ WORDS = {
         "peak": "内存峰值，MB",
         "note": "{rounds} 轮交错运行的中位数，同一片段、同一检查点，先核对结果再计时；{host}。"
         "`import stapes` 比 `import numpy` 多用 {extra:.0f} 毫秒。由 `python -m stapes_bench.startup` 测得。",
+        "differ": "结果不符",
+        "speed": "单线程下从样本到分数的毫秒数（中位数），以及比 transformers pipeline 快多少倍；各轮交错，先核对结果，结果不符者不计时；{host}。"
+        "检查点按公布的配置制作。原始数据、双线程、冷启动、内存与体积见 [benchmarks/results](benchmarks/results)。",
     },
 }
 """What the table of figures says, by the language of the page."""
 
 
-def startup(measured: dict, words: dict[str, str]) -> str:
+def speed(words: dict[str, str]) -> str:
+    """Every contender on one thread in every full run: median ms, and how many times faster than transformers."""
+    columns = {}
+    for name in FULL_RUNS:
+        run = records.read(RESULTS / f"{name}.jsonl")
+        for row in report.rows(run):
+            if (row.case.threads, row.case.batch) == (1, 1):
+                columns.setdefault(f"{records.subject(run).subject}, {row.case.seconds:g} s", {})[row.name] = row
+    found = {row.name: row for column in columns.values() for row in column.values()}
+    lines = [("", *columns), ("---",) * (1 + len(columns))]
+    for name, row in sorted(found.items(), key=lambda item: not item[1].own):
+        cells = [_cell(column.get(name), words) for column in columns.values()]
+        lines.append((f"**{name}**" if row.own else name, *cells))
+    host = describe(records.subject(run).host)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + words["speed"].format(host=host) + "\n"
+
+
+def _cell(row: report.Row | None, words: dict[str, str]) -> str:
+    if row is None or row.figures is None:
+        return words["differ"] if row is not None and row.why.startswith("answers differ") else "—"
+    return f"{report.number(1e3 * row.figures.p50)}{f' ({row.ratio:.1f}x)' if row.ratio is not None else ''}"
+
+
+def startup(words: dict[str, str]) -> str:
+    measured = json.loads((RESULTS / "startup.json").read_text())
     seconds = {name: median(values) for name, values in measured["seconds"].items()}
     peak = {name: median(values) for name, values in measured["peak_mb"].items()}
     installed = measured["installed_mb"]
