@@ -65,9 +65,9 @@ WORDS = {
         "note": "Medians of {rounds} interleaved runs, one clip, the same checkpoint, answers compared first; {host}. "
         "`import stapes` costs {extra:.0f} ms more than `import numpy`. Measured by `python -m stapes_bench.startup`.",
         "differ": "answers differ",
-        "speed": "Median ms from samples to scores on one thread, and times faster than the transformers pipeline; rounds interleaved, answers "
-        "checked first, and none timed that differ; {host}. Made checkpoints of the published sizes. Raw values, two threads, cold starts, "
-        "memory and sizes: [benchmarks/results](benchmarks/results).",
+        "speed": "Median ms from samples to scores on one thread, and times faster than the transformers pipeline; rounds interleaved, "
+        "answers checked first, and none timed that differ; {host}. Made checkpoints of the published sizes. Raw values, two threads, "
+        "cold starts, memory and sizes: [benchmarks/results](benchmarks/results).",
     },
     "zh": {
         "installed": "安装体积，MB",
@@ -77,7 +77,8 @@ WORDS = {
         "note": "{rounds} 轮交错运行的中位数，同一片段、同一检查点，先核对结果再计时；{host}。"
         "`import stapes` 比 `import numpy` 多用 {extra:.0f} 毫秒。由 `python -m stapes_bench.startup` 测得。",
         "differ": "结果不符",
-        "speed": "单线程下从样本到分数的毫秒数（中位数），以及比 transformers pipeline 快多少倍；各轮交错，先核对结果，结果不符者不计时；{host}。"
+        "speed": "单线程下从样本到分数的毫秒数（中位数），以及比 transformers pipeline 快多少倍；各轮交错，先核对结果，"
+        "结果不符者不计时；{host}。"
         "检查点按公布的配置制作。原始数据、双线程、冷启动、内存与体积见 [benchmarks/results](benchmarks/results)。",
     },
 }
