@@ -1,9 +1,9 @@
 """Which modules must stay in float for a precision to keep its accuracy: found by leaving each out in turn.
 
-    cost(m) = rms(logits with everything lowered but m  -  logits of the checkpoint)
+    cost(m) = rms(logits with everything lowered but m and what is kept  -  logits of the checkpoint)
 
-The lowest cost is the module that mends most when it keeps its floats. Modules are kept in that order, one after the other, until the drop
-on all clips is within the budget.
+The module with the lowest cost is kept, since that mends most, and the drop is measured on all clips; beyond the budget the next one is
+sought in the same way. It is sought anew, not taken from one ranking: errors cancel, so what is kept changes what the rest costs.
 """
 
 import math
@@ -73,17 +73,17 @@ def modules_to_keep(
         return ()
     every = slice(None, None, math.ceil(len(clips) / CLIPS))
     few, want = clips[every], expected[every]
-    candidates = groups(lowered_modules(traced, recipe), CANDIDATES)
-    costs = {group: _error(tried(group, few), want) for group in progress(candidates, "sensitivity")}
-    if set(costs.values()) == {_error(lowered[every], want)}:  # this recipe keeps nothing
-        return ()
+    left = groups(lowered_modules(traced, recipe), CANDIDATES)
     kept: Group = ()
-    for group in progress(sorted(candidates, key=lambda group: costs[group]), "keep in float"):
-        found = tried((*kept, *group), clips)
-        if found is None:
+    error = _error(lowered[every], want)
+    while left:
+        costs = {group: _error(tried((*kept, *group), few), want) for group in progress(left, f"sensitivity {len(kept) + 1}")}
+        best = min(left, key=lambda group: costs[group])
+        if costs[best] == math.inf or set(costs.values()) == {error}:  # nothing more can be kept, or keeping changes nothing
             break
-        kept += group
-        if fits(found):
+        kept, error = (*kept, *best), costs[best]
+        left.remove(best)
+        if fits(logits(kept, clips)):
             break
     return kept
 

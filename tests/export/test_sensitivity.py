@@ -30,7 +30,7 @@ from stapes_export.verify import answers, verify
 
 LABELS = tuple("abcdefgh")
 CLIPS = 24
-RUINED = "encoder.layers.0.mlp.fc2"
+RUINED = "layers.0.mlp.fc2"
 
 
 def plant(folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_file_has_that_product_in_float_and_no_marks_of_the_search(kept: tup
 
 def test_the_command_tells_the_verdict_and_info_repeats_it(kept: tuple[Path, str]):
     path, said = kept
-    for bar in ("original", "drop", "sensitivity", "keep in float", "verify"):
+    for bar in ("original", "drop", "sensitivity 1", "verify"):
         assert f"{bar}:" in said
     accuracy, module = said.splitlines()[-2:]
     assert accuracy.startswith(f"accuracy: 100.00% before, 100.00% after on {CLIPS} labelled clips; same top label on 100.0% of {CLIPS}, ")
