@@ -74,6 +74,11 @@ class Entry:
         with contextlib.suppress(OSError):
             os.utime(self.folder / WHOLE)
 
+    def give_up(self) -> None:
+        """Whole as it is it does not work: the next one makes it anew."""
+        with contextlib.suppress(OSError):
+            (self.folder / WHOLE).unlink()
+
     @contextlib.contextmanager
     def filling(self) -> Iterator[Path]:
         """A folder for GRAPH and WEIGHTS; when the block ends it becomes the entry, if nothing is against it.
@@ -81,6 +86,9 @@ class Entry:
         Of two processes the first one's stays. An entry that is not whole makes room. Raises OSError where there can be no folder.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.parent.glob(".*"):  # by a process that was killed
+            if _unused_s(left) > FILLING_S:
+                shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent, ignore_cleanup_errors=True) as drafts:
             draft = Path(drafts) / self.folder.name
             draft.mkdir()
@@ -226,9 +234,8 @@ def _of_build(entry: Path, build: str) -> bool:
 
 
 def _make_room(place: Path, new: Entry) -> None:
-    """Removes what was left half written or is no longer used, other builds' entries a day after their last use, and what is too much."""
-    left = [path for path in place.iterdir() if path.name.startswith(".") and _unused_s(path) > DAY_S]
-    left += [path for path in (place / SEEN).glob("*") if _unused_s(path) > UNUSED_S]
+    """Removes what is no longer used, other builds' entries a day after their last use, and what is too much."""
+    left = [path for path in (place / SEEN).glob("*") if _unused_s(path) > UNUSED_S]
     room = MOST - _size(new.folder)
     for entry in sorted((entry for entry in _entries(place) if entry != new.folder), key=_unused_s):
         room -= _size(entry)

@@ -157,12 +157,15 @@ def _open_cpu(runtime: Any, path: Path, threads: int | None, cached: bool) -> An
     entry = optimized.find(path, f"{runtime.__version__} {runtime.get_build_info()}", _cpu_identity())
     if entry is None:
         return _inference_session(runtime, path, threads, [CPU])
-    session = None
-    with contextlib.suppress(Exception):  # whatever is wrong with the entry, the model itself serves
-        if entry.whole():
+    if entry.whole():
+        try:
             session = _inference_session(runtime, entry.graph, threads, [CPU], optimize=False)
+        except Exception:  # whatever is wrong with it, the model itself serves
+            entry.give_up()
+        else:
             entry.used()
             return session
+    session = None
     with contextlib.suppress(Exception), entry.filling() as draft:  # a disk that is full or only read; or it is the model's own fault
         session = _inference_session(runtime, path, threads, [CPU], keep=draft)
     return session or _inference_session(runtime, path, threads, [CPU])
