@@ -30,7 +30,7 @@ from stapes_bench.workers import Absent, Worker, WorkerError
 CLIPS = 8
 """Of each length, for the answers; a timed call takes the next of them."""
 
-CALIBRATION, CALIBRATION_S = 24, 4.0
+CALIBRATION, CALIBRATION_S = 16, 4.0
 """Clips for the peers that quantize, and their seconds; none is classified."""
 
 CALLS, BUDGET_S = 3, 1.0
@@ -172,9 +172,8 @@ class _Sounds:
     def file(self, seconds: float) -> str:
         """A stereo FLAC file of that length at FILE_RATE."""
         path = self._folder / f"{seconds:g}.flac"
-        if not path.is_file():
-            mono = soxr.resample(np.fromfile(self.of(seconds)[0], np.float32), self.rate, FILE_RATE)
-            soundfile.write(path, np.stack([mono, mono], axis=1), FILE_RATE)
+        mono = soxr.resample(np.fromfile(self.of(seconds)[0], np.float32), self.rate, FILE_RATE)
+        soundfile.write(path, np.stack([mono, mono], axis=1), FILE_RATE)
         return str(path)
 
     def _heard(self, count: int, seconds: float) -> list[NDArray[np.float32]]:
