@@ -7,7 +7,7 @@ norm, statistics, residuals, frontend, head and the graph's inputs and outputs a
 import numpy as np
 import onnx_ir as ir
 
-from stapes_export.artifact import FRONTEND, HEAD, Artifact, part
+from stapes_export.artifact import Artifact, part
 from stapes_export.emitter import Emitter
 
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
@@ -44,7 +44,7 @@ def half_products(artifact: Artifact) -> Artifact:
         # without a float32 among its inputs it computes in float64, for a reason
         halved = (
             bool(floats)
-            and part(node) not in (FRONTEND, HEAD)
+            and part(node) is None
             and (node.op_type in PRODUCTS or (node.op_type in FOLLOWERS and bool(moving) and all(x in half for x in moving)))
         )
         for i, x in floats:
