@@ -189,7 +189,7 @@ def _load(path: Path, precision: str | None, threads: int | None = None) -> Clas
     """The artifact on this CPU; ExportError where this CPU lacks what its numbers need, so that nothing true could be said of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what load warns of is refused here
-        classifier = load(path, device="cpu", threads=threads, precision=precision)
+        classifier = load(path, device="cpu", threads=threads, precision=precision, cache=False)  # a draft is loaded once
     needs = classifier.manifest.needs
     if missing(needs):
         made = classifier.manifest.provenance.precision
