@@ -123,20 +123,25 @@ def run(plan: Plan, say: Say) -> Iterator[Record]:
 
 
 def _own(plan: Plan, manifests: list[Manifest]) -> list[Entrant]:
-    """A contender for each model, called by its precision, and by its file where two have the same."""
+    """A contender for each model, called by its precision and its attention, and by its file where two have the same."""
     if len({(manifest.rate, manifest.labels) for manifest in manifests}) > 1:
         raise InvalidOption(
             f"{', '.join(path.name for path in plan.models)} answer with other labels or rates: give the files of one model"
         )
-    precisions = [manifest.provenance.precision for manifest in manifests]
+    kinds = [_kind(manifest) for manifest in manifests]
     found = []
-    for path, manifest, precision in zip(plan.models, manifests, precisions, strict=True):
-        name = f"stapes {precision}" if precisions.count(precision) == 1 else f"stapes {precision} ({path.stem})"
+    for path, manifest, kind in zip(plan.models, manifests, kinds, strict=True):
+        name = f"stapes {kind}" if kinds.count(kind) == 1 else f"stapes {kind} ({path.stem})"
         job = Job("", 1, model=str(path.absolute()), rate=manifest.rate)
         found.append(Entrant(name, f"stapes, {path.name}", STAPES, job, path, not missing(manifest.needs)))
     if len({entrant.name for entrant in found}) < len(found):
         raise InvalidOption(f"two of {', '.join(map(str, plan.models))} have one name and one precision: rename a file")
     return found
+
+
+def _kind(manifest: Manifest) -> str:
+    attention = manifest.provenance.options.get("attention")  # as passes/fuse_attention.py of the exporter says it
+    return f"{manifest.provenance.precision}{f', {attention} attention' if attention else ''}"
 
 
 def _first_float(entrants: list[Entrant], manifests: list[Manifest]) -> str:
