@@ -116,7 +116,7 @@ def test_the_file_says_what_it_is_in_standard_onnx(precision: str, model_type: s
     assert metadata.keys() == {"stapes", "labels", "sampling_rate"}
     assert json.loads(metadata["labels"]) == ["one", "two", "three"]
     assert not any(str(made(model_type, **options).parent) in text for text in (str(model), metadata["stapes"]))
-    integer = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    integer = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     assert bool(integer) == precision.startswith("int8")
     manifest = read_manifest(path)
     assert manifest.frontend_in_graph

@@ -44,7 +44,8 @@ class ConvEncoder(nn.Module):
         self.reach = [(receptive_field(kernels[:n], strides[:n]), prod(strides[:n])) for n in range(1, len(kernels) + 1)]
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = samples[:, :, None]
+        # what stands behind a row's end, not a number perhaps, shares blocks with its last frames
+        hidden = zeroed(samples[:, :, None], real_frames(lengths, samples.shape[1], 1, 1))
         for conv, norm, activation, reach in zip(self.convolutions, self.norms, self.activations, self.reach, strict=True):
             if isinstance(conv, FoldedGroupNorm):
                 hidden = conv(hidden, real_frames(lengths, conv.frames(hidden.shape[1]), *reach))
