@@ -81,4 +81,6 @@ def test_what_the_cpu_extra_installs_stays_under_160_mb():
 def test_a_command_loads_nothing_that_only_another_needs(root: Path):
     loaded = modules_after(f"from stapes.cli import main; main(['classify', {str(root / 'examples' / 'yes.flac')!r}])")
     assert "stapes.classifier" in loaded
-    assert not loaded & {"stapes.doctor", "importlib.metadata", "email", "concurrent.futures", "hashlib", "http"}
+    brought = modules_after("import numpy, onnxruntime, soundfile, soxr")  # older ones load more of the standard library
+    assert "stapes.doctor" not in loaded
+    assert not (loaded - brought) & {"importlib.metadata", "email", "concurrent.futures", "hashlib", "http"}
