@@ -1,7 +1,7 @@
 """transformers' own feature extractor and activation, for the peers that run a graph of the model alone.
 
-torch is kept away from transformers, so that it costs these peers neither start nor memory; only Whisper's extractor is given it, which is
-faster with it than without.
+torch is kept away from transformers where wav2vec2's extractor, which needs none, is all that is asked, so that it costs these peers neither
+start nor memory. Whisper's is faster with it than without, and AST's refuses to go without.
 """
 
 import json
@@ -33,7 +33,7 @@ class Features:
 
 def _extractors(checkpoint: str) -> Any:
     described = json.loads((Path(checkpoint) / "preprocessor_config.json").read_text())
-    if described.get("feature_extractor_type") != "WhisperFeatureExtractor":
+    if described.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor":
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # importing it fails from here on, unless it was before
     from transformers import AutoFeatureExtractor
 
