@@ -1,7 +1,7 @@
 """transformers' own feature extractor and activation, for the peers that run a graph of the model alone.
 
-torch is kept away from transformers where wav2vec2's extractor, which needs none, is all that is asked, so that it costs these peers neither
-start nor memory. Whisper's is faster with it than without, and AST's refuses to go without.
+torch is kept away from transformers where wav2vec2's extractor, which needs none, is all that is asked, so that it costs these peers
+neither start nor memory. Whisper's is faster with it than without, and AST's refuses to go without.
 """
 
 import json
