@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from stapes_export.artifact import Artifact, part
 from stapes_export.emitter import Emitter
-from stapes_export.passes.quantize_rows import FULL_RANGE, SEVEN_BITS, SMALLEST, TINY, ZERO
+from stapes_export.passes.quantize_rows import FULL_RANGE, SEVEN_BITS, SMALLEST, TINY, ZERO, rounded
 
 OUTPUTS = 2
 """Frames that come out of one window: more copy less, but each repeats the weights, and at one second that is what counts."""
@@ -91,12 +91,7 @@ def _convolve(emit: Emitter, x: ir.Value, conv: _Conv, bias: ir.Value | None, li
     out, width, taps = conv.weight.shape
     size, stride = conv.block, conv.stride
     grouped = emit.op("Transpose", emit.op("Reshape", x, emit.ints(0, conv.groups, width, -1)), perm=[0, 1, 3, 2])
-    peak = emit.op("ReduceMax", emit.op("Abs", grouped), emit.ints(2, 3), keepdims=1)
-    scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
-    flat = emit.op("Reshape", scale, emit.ints(-1))
-    zeros = emit.op("Expand", emit.constant(np.uint8(ZERO)), emit.op("Shape", flat))
-    integers = emit.op("QuantizeLinear", emit.op("Flatten", grouped, axis=2), flat, zeros, axis=0)
-    integers = emit.op("Reshape", integers, emit.op("Shape", grouped))
+    integers, scale = rounded(emit, grouped, 2, 3)
 
     # zeros in front as the convolution has them, and behind up to whole blocks
     frames = emit.size(x, 2)

@@ -94,17 +94,18 @@ class _Rows:
             sliced = self.emit.op("Slice", quantized, *where)
             return sliced, scale if axis == -1 else self.emit.op("Slice", scale, *where)
         if x not in self._whole:
-            self._whole[x] = self._quantized(x)
+            self._whole[x] = rounded(self.emit, x, -1)
         return self._whole[x]
 
-    def _quantized(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        emit = self.emit
-        peak = emit.op("ReduceMax", emit.op("Abs", x), emit.ints(-1), keepdims=1)
-        scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
-        flat = emit.op("Reshape", scale, emit.ints(-1))
-        zeros = emit.op("Expand", emit.constant(np.uint8(ZERO)), emit.op("Shape", flat))
-        quantized = emit.op("QuantizeLinear", emit.op("Flatten", x, axis=-1), flat, zeros, axis=0)
-        return emit.op("Reshape", quantized, emit.op("Shape", x)), scale
+
+def rounded(emit: Emitter, x: ir.Value, *axes: int) -> tuple[ir.Value, ir.Value]:
+    """x in uint8 around ZERO, and its scale, one for all that lies along `axes`, which are the last ones."""
+    peak = emit.op("ReduceMax", emit.op("Abs", x), emit.ints(*axes), keepdims=1)
+    scale = emit.op("Mul", emit.op("Max", peak, emit.number(TINY)), emit.number(1 / 127))
+    flat = emit.op("Reshape", scale, emit.ints(-1))
+    zeros = emit.op("Expand", emit.constant(np.uint8(ZERO)), emit.op("Shape", flat))
+    quantized = emit.op("QuantizeLinear", emit.op("Flatten", x, axis=axes[0]), flat, zeros, axis=0)
+    return emit.op("Reshape", quantized, emit.op("Shape", x)), scale
 
 
 def _sliced_axis(node: ir.Node) -> int | None:
