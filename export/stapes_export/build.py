@@ -27,6 +27,7 @@ from stapes_export.layer_sum import differs as layer_sum_differs
 from stapes_export.passes.fuse_attention import fuse_attention
 from stapes_export.recipes import RECIPES
 from stapes_export.sensitivity import modules_to_keep
+from stapes_export.surgery.channels_last import keep_convolutions
 from stapes_export.surgery.weight_norm import fold_weight_norm
 from stapes_export.targets import hub
 from stapes_export.trace import trace
@@ -104,7 +105,10 @@ def export(
     with _stage("trace"):
         fold_weight_norm(model)
         shortest = manifest.frontend.length(manifest.frontend.min_samples)
-        traced = Artifact(trace(family.adapt(model, layer_sum), family, model.config, shortest), manifest)
+        module = family.adapt(model, layer_sum)
+        if recipe.keeps_convolutions:
+            keep_convolutions(module)
+        traced = Artifact(trace(module, family, model.config, shortest), manifest)
     expected = reference.every(_bar(clips, "original"))
     kept: tuple[str, ...] = ()
     if max_drop is not None:

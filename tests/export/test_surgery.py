@@ -8,9 +8,9 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Attention
 
 from stapes_export.families import FAMILIES
 from stapes_export.surgery.attention import SelfAttention
-from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid
+from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid, keep_convolutions, receptive_field
 from stapes_export.surgery.masking import attention_bias, masked_mean, real_frames
-from stapes_export.surgery.speech import receptive_field
+from stapes_export.surgery.speech import ConvEncoder
 from stapes_export.surgery.weight_norm import fold_weight_norm
 
 FLOAT32 = 1e-5
@@ -37,8 +37,20 @@ STACKS = [([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]), ([400, 3, 3], [160, 1
 
 
 @pytest.mark.parametrize(("kernels", "strides"), STACKS)
-def test_on_the_grid_every_layer_falls_into_whole_blocks(kernels: list[int], strides: list[int]):
-    grid = Grid.of(kernels, strides)
+def test_padding_up_to_the_grid_adds_no_frame(kernels: list[int], strides: list[int]):
+    grid, convolutions = Grid.of(kernels, strides), nn.Sequential(*(nn.Conv1d(1, 1, k, s) for k, s in zip(kernels, strides, strict=True)))
+    shortest = receptive_field(kernels, strides)
+    for size in range(shortest, shortest + 2 * grid.stride + 1):
+        frames = convolutions(torch.zeros(1, 1, size)).shape[2]
+        assert grid.above(size) == grid.stride * frames + grid.offset
+        assert convolutions(torch.zeros(1, 1, grid.above(size))).shape[2] == frames
+
+
+@pytest.mark.parametrize(("kernels", "strides"), STACKS)
+def test_blocks_are_whole_in_every_layer_and_none_is_beyond_the_grid(kernels: list[int], strides: list[int]):
+    grid = Grid.of_blocks(kernels, strides)
+    assert grid.stride == Grid.of(kernels, strides).stride
+    assert grid.offset <= Grid.of(kernels, strides).offset
     for steps in (1, 2, 7):
         size = grid.stride * steps + grid.offset
         assert grid.above(size) == size
@@ -48,7 +60,7 @@ def test_on_the_grid_every_layer_falls_into_whole_blocks(kernels: list[int], str
             size = size // stride - -(-kernel // stride) + 1
         assert size == steps
     assert grid.above(0) == grid.stride + grid.offset
-    assert (Grid.of(*STACKS[0]).stride, Grid.of(*STACKS[0]).offset) == (320, 155)
+    assert (Grid.of_blocks(*STACKS[0]), Grid.of(*STACKS[0])) == (Grid(320, 155), Grid(320, 399))
 
 
 @pytest.mark.parametrize(
@@ -57,13 +69,16 @@ def test_on_the_grid_every_layer_falls_into_whole_blocks(kernels: list[int], str
 def test_products_of_blocks_are_the_strided_convolution(kernel: int, stride: int, bias: bool):
     torch.manual_seed(0)
     conv = nn.Conv1d(6, 5, kernel, stride, bias=bias)
-    size = Grid.of([kernel], [stride]).above(3 * kernel + stride)
+    size = Grid.of_blocks([kernel], [stride]).above(3 * kernel + stride)
     x = torch.randn(2, 6, size)
     with torch.no_grad():
         want = conv(x).transpose(1, 2)
-        got = BlockConv(conv)(x.transpose(1, 2))
-    torch.testing.assert_close(got, want[:, : got.shape[1]], atol=FLOAT32, rtol=0)
-    assert want.shape[1] - got.shape[1] in (0, 1)  # a last frame whose block the grid cuts
+        products = BlockConv(conv)
+        got = products(x.transpose(1, 2))
+        products.as_products = False
+        kept = products(x.transpose(1, 2))
+    torch.testing.assert_close(got, want, atol=FLOAT32, rtol=0)
+    torch.testing.assert_close(kept, want, atol=FLOAT32, rtol=0)
 
 
 def test_a_padded_or_grouped_convolution_is_refused():
@@ -75,7 +90,7 @@ def folded(norm: nn.GroupNorm, conv: nn.Conv1d, x: torch.Tensor, counts: list[in
     frames = (x.shape[1] - 10) // 5 + 1
     real = torch.arange(frames)[None] < torch.tensor(counts)[:, None]
     with torch.no_grad():
-        return FoldedGroupNorm(conv, norm)(x[:, :, None], real)
+        return FoldedGroupNorm(conv, norm)(x[:, :, None], real, frames)
 
 
 @pytest.mark.parametrize("kind", ["noise", "tone", "offset", "click"])
@@ -102,6 +117,20 @@ def test_the_folded_group_norm_is_the_norm_of_each_row(kind: str):
         budget = FLOAT32 * max(1.0, float(signal.abs().max()) * float(want.std() / signal.std().clamp(min=1e-9)) * 0.05)
         torch.testing.assert_close(got[i, :n].double(), want, atol=budget, rtol=1e-5)
     conv.float(), norm.float()
+
+
+def test_kept_convolutions_give_what_products_give():
+    torch.manual_seed(0)
+    model = AutoModelForAudioClassification.from_config(Wav2Vec2Config(conv_dim=(8,) * 7)).eval()
+    layers, config = model.wav2vec2.feature_extractor.conv_layers, model.config
+    encoder = ConvEncoder(layers, config.conv_kernel, config.conv_stride)
+    samples, lengths = torch.randn(2, 320 * 9 + 399), torch.tensor([3279, 1700])
+    with torch.no_grad():
+        want, real = encoder(samples, lengths)
+        keep_convolutions(encoder)
+        got, _ = encoder(samples, lengths)
+    assert not encoder.convolutions[1].as_products
+    torch.testing.assert_close(got[real], want[real], atol=FLOAT32, rtol=0)
 
 
 def test_a_group_norm_over_several_channels_is_refused():

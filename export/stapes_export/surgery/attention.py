@@ -34,13 +34,12 @@ class SelfAttention(nn.Module):
         self.k.bias = self.v.bias = None
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
-        return self.attend(hidden_states, hidden_states, attention_mask), None
+        return self.attend(hidden_states, hidden_states, *([] if attention_mask is None else [attention_mask])), None
 
-    def attend(self, queries: Tensor, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
-        """What `queries`, (batch, some, channels), find in the hidden states: (batch, some, channels)."""
+    def attend(self, queries: Tensor, hidden: Tensor, *biases: Tensor) -> Tensor:
+        """What `queries`, (batch, some, channels), find in the hidden states, with `biases` on the scores: (batch, some, channels)."""
         q, k, v = self.heads(self.q(queries)), self.heads(self.k(hidden)), self.heads(self.v(hidden))
-        scores = q @ k.transpose(2, 3)
-        weights = torch.softmax(scores if bias is None else scores + bias, 3)
+        weights = torch.softmax(sum(biases, q @ k.transpose(2, 3)), 3)
         mixed: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
         return mixed
 

@@ -11,29 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stapes_export.surgery.attention import SelfAttention
 from stapes_export.surgery.speech import Transformer
 
 
-class GatedAttention(nn.Module):
+class GatedAttention(SelfAttention):
     """(batch, frames, channels), score bias (batch, 1, 1, frames), position bias (heads, frames, frames) -> (batch, frames, channels)."""
 
     def __init__(self, attention: Any) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.out = attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj
+        super().__init__(attention)
         self.gate, self.gate_constant = attention.gru_rel_pos_linear, attention.gru_rel_pos_const
-        self.heads, self.size, self.scaling = attention.num_heads, attention.head_dim, attention.scaling
 
-    def split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, self.size).transpose(1, 2)
-
-    def forward(self, hidden: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
-        first, second = self.gate(self.split(hidden)).split(4, 3)  # eight numbers a query, summed in two fours
+    def forward(self, hidden: Tensor, bias: Tensor, positions: Tensor) -> Tensor:  # type: ignore[override]  # called by our own layer
+        first, second = self.gate(self.heads(hidden)).split(4, 3)  # eight numbers a query, summed in two fours
         first, second = torch.sigmoid(first.sum(3, keepdim=True)), torch.sigmoid(second.sum(3, keepdim=True))
         gate = first * (second * self.gate_constant - 1.0) + 2.0
-        q, k, v = self.split(self.q(hidden) * self.scaling), self.split(self.k(hidden)), self.split(self.v(hidden))
-        weights = torch.softmax(q @ k.transpose(2, 3) + gate * positions + bias, 3)
-        mixed: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
-        return mixed
+        return self.attend(hidden, hidden, gate * positions, bias)
 
 
 class GatedLayer(nn.Module):
@@ -58,12 +51,13 @@ class GatedTransformer(Transformer):
     """WavLM's encoder: the first layer's position bias serves all of them."""
 
     def __init__(self, encoder: Any, config: Any, layer_sum: Any) -> None:
-        super().__init__(encoder, config, layer_sum)
         first = encoder.layers[0].attention
+        super().__init__(
+            encoder, config, layer_sum, layers=nn.ModuleList(GatedLayer(layer, config.do_stable_layer_norm) for layer in encoder.layers)
+        )
         self.reach = first.max_distance
         distances = torch.arange(-self.reach, self.reach + 1)
         self.register_buffer("bias_table", first.rel_attn_embed(first._relative_positions_bucket(distances)).detach())
-        self.layers = nn.ModuleList(GatedLayer(layer, self.stable) for layer in encoder.layers)
 
     def run_layers(self, hidden: Tensor, bias: Tensor) -> list[Tensor]:
         frames = torch.arange(hidden.shape[1])

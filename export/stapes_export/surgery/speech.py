@@ -14,17 +14,12 @@ from torch import Tensor, nn
 
 from stapes_export.layer_sum import LayerSum
 from stapes_export.surgery.attention import SelfAttention
-from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid
+from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid, receptive_field
 from stapes_export.surgery.masking import attention_bias, masked_mean, real_frames, zeroed
 
 
-def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Samples that one frame behind a stack of convolutions reads: the fewest that give a frame."""
-    return 1 + sum((kernel - 1) * prod(strides[:i]) for i, kernel in enumerate(kernels))
-
-
 class ConvEncoder(nn.Module):
-    """The convolutions: (batch, samples) on `grid`, lengths (batch,) -> (batch, frames, channels) and which frames are real."""
+    """The convolutions: (batch, samples) on `Grid.of` them, lengths (batch,) -> (batch, frames, channels) and which frames are real."""
 
     def __init__(self, layers: Iterable[Any], kernels: Sequence[int], strides: Sequence[int]) -> None:
         """`layers`: those of a transformers feature encoder, each with `conv`, `activation` and perhaps `layer_norm`."""
@@ -41,14 +36,20 @@ class ConvEncoder(nn.Module):
                 self.convolutions.append(BlockConv(layer.conv))
                 self.norms.append(norm or nn.Identity())
             self.activations.append(layer.activation)
+        size = Grid.of(kernels, strides)
+        self.unread = size.offset - Grid.of_blocks(kernels, strides).offset
+        self.missing = -size.offset % strides[0]
         self.reach = [(receptive_field(kernels[:n], strides[:n]), prod(strides[:n])) for n in range(1, len(kernels) + 1)]
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         # what stands behind a row's end, not a number perhaps, shares blocks with its last frames
-        hidden = zeroed(samples[:, :, None], real_frames(lengths, samples.shape[1], 1, 1))
+        samples = zeroed(samples[:, :, None], real_frames(lengths, samples.shape[1], 1, 1))
+        hidden = samples[:, : samples.shape[1] - self.unread]
         for conv, norm, activation, reach in zip(self.convolutions, self.norms, self.activations, self.reach, strict=True):
             if isinstance(conv, FoldedGroupNorm):
-                hidden = conv(hidden, real_frames(lengths, conv.frames(hidden.shape[1]), *reach))
+                # a norm counts every frame of a clip, those too that give no frame behind the last layer
+                whole, wanted = nn.functional.pad(samples, (0, 0, 0, self.missing)), conv.frames(hidden.shape[1])
+                hidden = conv(whole, real_frames(lengths, conv.frames(whole.shape[1]), *reach), wanted)
             else:
                 hidden = norm(conv(hidden))
             hidden = activation(hidden)
@@ -97,7 +98,7 @@ class NormalizedPositions(nn.Module):
 def plain_attention(layers: nn.ModuleList) -> nn.ModuleList:
     """The layers, their attention replaced by ours where it is the plain kind."""
     for layer in layers:
-        if hasattr(layer.attention, "q_proj") and not hasattr(layer.attention, "gru_rel_pos_linear"):
+        if hasattr(layer.attention, "q_proj"):
             layer.attention = SelfAttention(layer.attention)
     return layers
 
@@ -111,10 +112,12 @@ class Transformer(nn.Module):
     which of their frames are real.
     """
 
-    def __init__(self, encoder: Any, config: Any, layer_sum: LayerSum, position: nn.Module | None = None) -> None:
+    def __init__(
+        self, encoder: Any, config: Any, layer_sum: LayerSum, position: nn.Module | None = None, layers: nn.ModuleList | None = None
+    ) -> None:
         super().__init__()
         self.position = position or Positions(encoder.pos_conv_embed)
-        self.norm, self.layers = encoder.layer_norm, plain_attention(encoder.layers)
+        self.norm, self.layers = encoder.layer_norm, layers or plain_attention(encoder.layers)
         self.stable = getattr(config, "do_stable_layer_norm", False)
         self.sum_before_norm = config.use_weighted_layer_sum and layer_sum == "v5"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stapes_export.surgery.channels_last import receptive_field
 from stapes_export.surgery.masking import attention_bias, zeroed
-from stapes_export.surgery.speech import SpeechClassifier, plain_attention, receptive_field, speech_classifier
+from stapes_export.surgery.speech import SpeechClassifier, plain_attention, speech_classifier
 
 
 class Squeezed(nn.Module):
