@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and error.filename is None:  # no file that a person named: those are wrapped where they are used
+            say(f"cannot write the output: {error.strerror}")
+            return 2
         say(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}; this is a mistake in stapes: --debug shows where")
         return 2
 

@@ -109,6 +109,19 @@ def test_a_reader_that_goes_away_is_no_error(root: Path):
     assert done.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_sentence(root: Path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "stapes.cli", "classify", "examples/yes.flac", "--device", "cpu"],
+            cwd=root,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (2, "stapes: cannot write the output: No space left on device\n")
+
+
 def test_auto_says_which_device_it_chose_and_a_named_one_does_not(stapes_command):
     assert "device: cpu (auto)" in stapes_command("classify", "examples/yes.flac").stderr
     assert stapes_command("classify", "examples/yes.flac", "--device", "cpu").stderr == ""
