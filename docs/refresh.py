@@ -61,6 +61,7 @@ WORDS = {
         "installed": "installed, MB",
         "cpu": " (torch for CPU)",
         "seconds": "process start to first answer, s",
+        "classify": "whole process of `stapes classify`, s",
         "peak": "peak memory, MB",
         "note": "Medians of {rounds} interleaved runs, one clip, the same checkpoint, answers compared first; {host}. "
         "`import stapes` costs {extra:.0f} ms more than `import numpy`. Measured by `python -m stapes_bench.startup`.",
@@ -73,6 +74,7 @@ WORDS = {
         "installed": "安装体积，MB",
         "cpu": "（CPU 版 torch）",
         "seconds": "从进程启动到首个结果，秒",
+        "classify": "`stapes classify` 整个进程，秒",
         "peak": "内存峰值，MB",
         "note": "{rounds} 轮交错运行的中位数，同一片段、同一检查点，先核对结果再计时；{host}。"
         "`import stapes` 比 `import numpy` 多用 {extra:.0f} 毫秒。由 `python -m stapes_bench.startup` 测得。",
@@ -118,6 +120,7 @@ def startup(words: dict[str, str]) -> str:
         ("---", "---", "---"),
         (words["installed"], f"{installed['transformers']:.0f}{words['cpu']}", f"{installed['stapes']:.0f}"),
         (words["seconds"], f"{seconds['transformers']:.2f}", f"{seconds['stapes']:.2f}"),
+        (words["classify"], "—", f"{seconds['stapes classify']:.2f} ({seconds['transformers'] / seconds['stapes classify']:.0f}x)"),
         (words["peak"], f"{peak['transformers']:.0f}", f"{peak['stapes']:.0f}"),
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -25,6 +25,7 @@ PROGRAMS = {
     "import numpy": "import numpy",
     "import stapes": "import stapes",
     "stapes": f"import stapes; best = stapes.load()({str(CLIP)!r})[0]; print(best.label, best.score)",
+    "stapes classify": f"import sys; from stapes.cli import run; sys.argv = ['stapes', 'classify', {str(CLIP)!r}]; run()",
     "transformers": (
         "import soundfile, transformers; "
         f"samples, rate = soundfile.read({str(CLIP)!r}, dtype='float32'); "
