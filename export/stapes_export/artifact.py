@@ -17,6 +17,9 @@ KEPT = "kept"
 SCOPE = "stapes.scope"
 """A node's metadata key while it is on its way: the dotted path of the module that it came from."""
 
+LOCAL = ("local_in", "local_out")
+"""Names of two values, (batch, frames, channels): each frame of the second depends on a window of the first and on nothing else in time."""
+
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Operators whose precision is lowered."""
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from stapes_export.passes import Pass
 from stapes_export.passes.attach_frontend import attach_frontend
 from stapes_export.passes.attach_scores import attach_scores
+from stapes_export.passes.chunk_convolutions import chunk_convolutions
+from stapes_export.passes.constant_shapes import constant_shapes
 from stapes_export.passes.half_products import half_products
 from stapes_export.passes.plain_sums import plain_sums
 from stapes_export.passes.quantize_grouped_conv import quantize_grouped_conv, quantize_grouped_conv_portable
@@ -26,9 +28,9 @@ class Recipe:
     """Whether convolutions stay as they are where that is faster; integers need products."""
 
 
-FLOAT = (attach_frontend, attach_scores, plain_sums)
-INT8 = (*FLOAT, quantize_rows, quantize_grouped_conv)
-PORTABLE = (*FLOAT, quantize_rows_portable, quantize_grouped_conv_portable)
+FLOAT = (constant_shapes, attach_frontend, attach_scores, plain_sums)
+INT8 = (*FLOAT, quantize_rows, quantize_grouped_conv, chunk_convolutions)
+PORTABLE = (*FLOAT, quantize_rows_portable, quantize_grouped_conv_portable, chunk_convolutions)
 
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe(FLOAT, max_difference=1e-4, batch_difference=1e-5, golden_tolerance=1e-4, keeps_convolutions=True),

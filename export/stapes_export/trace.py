@@ -12,10 +12,10 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from stapes_export.artifact import FRONTEND, HEAD, PART, SCOPE
+from stapes_export.artifact import FRONTEND, HEAD, LOCAL, PART, SCOPE
 from stapes_export.emitter import Emitter
 from stapes_export.families import Family
-from stapes_export.surgery.channels_last import Grid
+from stapes_export.surgery.channels_last import ConvLayers, Grid
 
 OPSET = 20
 """The first with Gelu as one operator."""
@@ -53,12 +53,17 @@ def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     model = program.model
+    layers = [f"'{path}'" for path, child in module.named_modules() if isinstance(child, ConvLayers)]
+    local: list[ir.Node] = []
     for node in model.graph.all_nodes():
         scopes = node.metadata_props.get(_SCOPES, "")
         node.metadata_props.clear()  # stack traces hold paths of this machine
         node.metadata_props[SCOPE] = ["", *ast.literal_eval(scopes or "[]")][-2:][0]  # of the module; the last is the operator's
         if "'head'" in scopes:
             node.metadata_props[PART] = HEAD
+        if any(path in scopes for path in layers):
+            local.append(node)
+    _name_local(local)
     if grid is not None:
         _pad_to(grid, model.graph)
     model.metadata_props.clear()
@@ -67,6 +72,17 @@ def trace(module: nn.Module, family: Family, config: Any, min_length: int) -> ir
         value.metadata_props.clear()
     model.ir_version = 10  # opset 20 needs no newer one, and older ONNX Runtimes refuse it
     return model
+
+
+def _name_local(nodes: list[ir.Node]) -> None:
+    """LOCAL for what goes into these nodes and what comes out, in frames."""
+    made = {value for node in nodes for value in node.outputs}
+    read = {value for node in nodes for value in node.inputs if value is not None and value not in made}
+    left = {value for value in made if any(user not in nodes for user, _ in value.uses())}
+    for name, values in zip(LOCAL, (read, left), strict=True):
+        for value in values:
+            if value.shape is not None and len(value.shape) == 3 and not isinstance(value.shape[1], int):
+                value.name = name
 
 
 def _pad_to(grid: Grid, graph: ir.Graph) -> None:

@@ -1,5 +1,6 @@
 """What each graph rewrite claims, on graphs of a few nodes and on whole artifacts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import int8_here
@@ -9,16 +10,21 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 import stapes
 from stapes.bundle import Manifest, read_manifest
 from stapes.cli import main
 from stapes_export.artifact import Artifact
+from stapes_export.build import export
 from stapes_export.passes import Pass
+from stapes_export.passes.chunk_convolutions import CHUNK, chunk_convolutions
+from stapes_export.passes.constant_shapes import constant_shapes
 from stapes_export.passes.fuse_attention import fuse_attention
 from stapes_export.passes.plain_sums import plain_sums
 from stapes_export.passes.quantize_grouped_conv import quantize_grouped_conv_portable
 from stapes_export.passes.quantize_rows import quantize_rows_portable
+from stapes_export.recipes import RECIPES
 
 RNG = np.random.default_rng(0)
 
@@ -171,9 +177,63 @@ def test_int8_artifacts_hold_what_onnx_runtime_fuses(exported, tmp_path: Path):
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(exported(int8_here.INT8, "wav2vec2"), options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    kinds = [node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph.all_nodes()]
     assert kinds.count("MatMulIntegerToFloat") >= 6 * 2 + 6  # the layers' products and the convolutions
     assert not {"SkipLayerNormalization", "BiasGelu", "DequantizeLinear"} & set(kinds)
+
+
+def test_sizes_that_the_shapes_tell_become_constants(manifest: Manifest):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Slice", ["sizes", "one", "two", "zero"], ["time"]),
+        helper.make_node("Div", ["time", "two"], ["half"]),
+        helper.make_node("Concat", ["two", "half", "eight"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["blocks"]),
+        helper.make_node("Sub", ["half", "one"], ["last"]),
+        helper.make_node("Slice", ["blocks", "zero", "last", "one"], ["a"]),
+        helper.make_node("Slice", ["blocks", "one", "half", "one"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    numbers = {"zero": 0, "one": 1, "two": 2, "eight": 8}
+    model = graph_of(nodes, 3, {name: np.array([value]) for name, value in numbers.items()})
+    shapes = {"x": (2, "2*t + 4", 4), "blocks": (2, "t + 2", 8), "a": (2, "t + 1", 8), "b": (2, "t + 1", 8), "y": (2, "t + 1", 8)}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    model.graph.input[0].CopyFrom(values.pop("x"))
+    model.graph.output[0].CopyFrom(values.pop("y"))
+    model.graph.value_info.extend(values.values())
+    changed = ir.from_proto(model)
+    constant_shapes(Artifact(changed, manifest))
+    RemoveUnusedNodesPass()(changed)
+    assert [node.op_type for node in changed.graph] == ["Reshape", "Slice", "Slice", "Add"]
+    x = RNG.standard_normal((2, 10, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(ir.to_proto(changed), x), run(model, x))
+
+
+FRAME_LIMITS = (1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 7)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [("wav2vec2", {}), ("wav2vec2", {"feat_extract_norm": "layer"}), ("data2vec-audio", {}), ("sew", {}), ("wavlm", {})],
+    ids=str,
+)
+def test_chunks_of_a_clip_give_what_the_whole_gives(
+    model_type: str, options: dict, made, exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chunked = exported(int8_here.INT8, model_type, **options)
+    assert "Loop" in {node.op_type for node in ir.load(chunked).graph}
+    recipe = RECIPES[int8_here.INT8]
+    whole = tuple(rewrite for rewrite in recipe.passes if rewrite is not chunk_convolutions)
+    monkeypatch.setitem(RECIPES, int8_here.INT8, replace(recipe, passes=whole))
+    export(str(made(model_type, **options)), tmp_path / "whole.onnx", int8_here.INT8)
+    assert "Loop" not in {node.op_type for node in ir.load(tmp_path / "whole.onnx").graph}
+    one, other = (stapes.load(path, device="cpu") for path in (chunked, tmp_path / "whole.onnx"))
+    fewest = one.manifest.frontend.min_samples
+    clips = [(0.1 * RNG.standard_normal(max(fewest, 320 * frames + 80))).astype(np.float32) for frames in FRAME_LIMITS]
+    want = np.concatenate([other.logits([clip]) for clip in clips])
+    assert want.std(0).max() > 0.01, "the logits must differ between the clips, or equality proves nothing"
+    np.testing.assert_array_equal(np.concatenate([one.logits([clip]) for clip in clips]), want)
+    np.testing.assert_array_equal(one.logits(clips), other.logits(clips))  # ragged
 
 
 def test_fused_attention_is_a_choice_of_the_export(made, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

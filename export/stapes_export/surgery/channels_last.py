@@ -9,6 +9,7 @@ second product skips, and no layer needs a transpose around its norm.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +60,7 @@ class BlockConv(nn.Module):
     """A Conv1d: (batch, frames, channels) with frames = stride * (n + ceil(kernel / stride) - 1) -> (batch, n, channels out).
 
     At stride 1 a block is one frame; there the taps of one output are laid side by side instead, for one product.
-
-    `as_products`: False keeps the convolution, which in float is 2 % faster over ten seconds where no norm stands between two layers.
     """
-
-    as_products = True
 
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
@@ -78,8 +75,8 @@ class BlockConv(nn.Module):
         )
         self.bias = conv.bias
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        if not self.as_products:
+    def forward(self, hidden: Tensor, as_products: bool = True) -> Tensor:
+        if not as_products:
             return nn.functional.conv1d(hidden.transpose(1, 2), self.kept, self.bias, self.stride).transpose(1, 2)
         batch, frames, channels = hidden.shape
         blocks, count = hidden, frames - self.kernel + 1
@@ -97,9 +94,10 @@ class BlockConv(nn.Module):
 
 
 class FoldedGroupNorm(nn.Module):
-    """The first convolution, one channel in, and the group norm behind it.
+    """The first convolution, one channel in, and the group norm behind it, as one product: what goes in, and its weights.
 
-    (batch, samples, 1) in whole blocks, real frames (batch, all), how many frames are wanted -> (batch, wanted, channels).
+    (batch, samples, 1) in whole blocks, real frames (batch, all), how many frames are wanted
+    -> (batch, wanted, kernel + 1), (batch, kernel + 1, channels)
 
     A convolution is linear, so each channel's mean and variance over a clip follow from those of its windows, kernel numbers wide:
 
@@ -107,11 +105,7 @@ class FoldedGroupNorm(nn.Module):
 
     The norm becomes a scale of the weights and a bias for each clip, and no pass over frames x channels is left of it. The statistics
     are in float64: in float32 the covariance of a pure tone costs 4e-3, in float64 this is closer to the exact value than the norm itself.
-
-    `as_products`: False gives the frames in the order that a convolution behind it reads.
     """
-
-    as_products = True
 
     def __init__(self, conv: nn.Conv1d, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -121,7 +115,7 @@ class FoldedGroupNorm(nn.Module):
         self.register_buffer("taps", conv.weight.detach()[:, 0].T.contiguous())  # (kernel, channels); the norm removes any bias
         self.gain, self.shift, self.epsilon = norm.weight, norm.bias, norm.eps
 
-    def forward(self, samples: Tensor, real: Tensor, wanted: int) -> Tensor:
+    def forward(self, samples: Tensor, real: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
         windows = self.windows(samples)
         counted = real[:, :, None].double()
         count = counted.sum(1, keepdim=True)
@@ -132,10 +126,9 @@ class FoldedGroupNorm(nn.Module):
         taps = self.get_buffer("taps").double()
         variance = ((covariance @ taps) * taps).sum(1, keepdim=True).clamp(min=0)
         scale = self.gain / torch.sqrt(variance + self.epsilon)
-        folded = torch.cat([taps * scale, self.shift - (mean @ taps) * scale], 1).float()
+        weights = torch.cat([taps * scale, self.shift - (mean @ taps) * scale], 1).float()
         # the bias is one weight more, on a column of ones: adding it afterwards would be a pass over frames x channels
-        taken = torch.cat([windows, torch.ones_like(windows[:, :, :1])], 2)[:, :wanted]
-        return taken @ folded if self.as_products else (folded.transpose(1, 2) @ taken.transpose(1, 2)).transpose(1, 2)
+        return torch.cat([windows, torch.ones_like(windows[:, :, :1])], 2)[:, :wanted], weights
 
     def frames(self, samples: int) -> int:
         """How many frames that many samples give."""
@@ -149,10 +142,33 @@ class FoldedGroupNorm(nn.Module):
         return torch.cat(shifted, 2)[:, :, : self.kernel]
 
 
+class ConvLayers(nn.Module):
+    """Convolutions, norms over the channels and activations: (batch, frames, channels) -> (batch, fewer frames, channels).
+
+    A frame that comes out depends on its window alone, so a long clip may pass in chunks: see passes/chunk_convolutions.py.
+    """
+
+    def __init__(self, layers: Sequence[Any], first_activation: nn.Module | None = None) -> None:
+        """`layers`: each with `conv`, `activation` and perhaps `layer_norm`. `first_activation`: behind a product in front of them all."""
+        super().__init__()
+        self.first_activation = first_activation
+        self.convolutions = nn.ModuleList(BlockConv(layer.conv) for layer in layers)
+        self.norms = nn.ModuleList(getattr(layer, "layer_norm", None) or nn.Identity() for layer in layers)
+        self.activations = nn.ModuleList(layer.activation for layer in layers)
+        self.as_products = True
+
+    def forward(self, hidden: Tensor, weights: Tensor | None = None) -> Tensor:
+        """`weights`, (batch, channels in, channels out): of that product, a row's own."""
+        if weights is not None and self.first_activation is not None:
+            product = hidden @ weights if self.as_products else (weights.transpose(1, 2) @ hidden.transpose(1, 2)).transpose(1, 2)
+            hidden = self.first_activation(product)
+        for conv, norm, activation in zip(self.convolutions, self.norms, self.activations, strict=True):
+            hidden = activation(norm(conv(hidden, self.as_products)))
+        return hidden
+
+
 def keep_convolutions(module: nn.Module) -> None:
-    """Leave the convolutions behind a folded group norm as they are, for graphs that stay in float."""
-    for stack in module.modules():
-        if isinstance(stack, nn.ModuleList) and any(isinstance(conv, FoldedGroupNorm) for conv in stack):
-            for conv in stack:
-                if isinstance(conv, (FoldedGroupNorm, BlockConv)):
-                    conv.as_products = False
+    """Leave convolutions as they are, for graphs that stay in float: without a norm between two layers, that is 2 to 4 % faster there."""
+    for layers in module.modules():
+        if isinstance(layers, ConvLayers) and layers.first_activation is not None:
+            layers.as_products = False

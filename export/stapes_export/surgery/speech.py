@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stapes_export.layer_sum import LayerSum
 from stapes_export.surgery.attention import SelfAttention
-from stapes_export.surgery.channels_last import BlockConv, FoldedGroupNorm, Grid, receptive_field
+from stapes_export.surgery.channels_last import ConvLayers, FoldedGroupNorm, Grid, receptive_field
 from stapes_export.surgery.masking import attention_bias, masked_mean, real_frames, zeroed
 
 
@@ -24,36 +24,27 @@ class ConvEncoder(nn.Module):
     def __init__(self, layers: Iterable[Any], kernels: Sequence[int], strides: Sequence[int]) -> None:
         """`layers`: those of a transformers feature encoder, each with `conv`, `activation` and perhaps `layer_norm`."""
         super().__init__()
-        self.convolutions = nn.ModuleList()
-        self.norms = nn.ModuleList()
-        self.activations = nn.ModuleList()
-        for layer in layers:
-            norm = getattr(layer, "layer_norm", None)
-            if isinstance(norm, nn.GroupNorm):
-                self.convolutions.append(FoldedGroupNorm(layer.conv, norm))
-                self.norms.append(nn.Identity())
-            else:
-                self.convolutions.append(BlockConv(layer.conv))
-                self.norms.append(norm or nn.Identity())
-            self.activations.append(layer.activation)
+        first, *others = layers
+        norm = getattr(first, "layer_norm", None)
+        self.first = FoldedGroupNorm(first.conv, norm) if isinstance(norm, nn.GroupNorm) else None
+        self.layers = ConvLayers(others, first.activation) if self.first else ConvLayers([first, *others])
         size = Grid.of(kernels, strides)
         self.unread = size.offset - Grid.of_blocks(kernels, strides).offset
         self.missing = -size.offset % strides[0]
-        self.reach = [(receptive_field(kernels[:n], strides[:n]), prod(strides[:n])) for n in range(1, len(kernels) + 1)]
+        self.kernel, self.stride, self.reach = kernels[0], strides[0], (receptive_field(kernels, strides), prod(strides))
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         # what stands behind a row's end, not a number perhaps, shares blocks with its last frames
         samples = zeroed(samples[:, :, None], real_frames(lengths, samples.shape[1], 1, 1))
-        hidden = samples[:, : samples.shape[1] - self.unread]
-        for conv, norm, activation, reach in zip(self.convolutions, self.norms, self.activations, self.reach, strict=True):
-            if isinstance(conv, FoldedGroupNorm):
-                # a norm counts every frame of a clip, those too that give no frame behind the last layer
-                whole, wanted = nn.functional.pad(samples, (0, 0, 0, self.missing)), conv.frames(hidden.shape[1])
-                hidden = conv(whole, real_frames(lengths, conv.frames(whole.shape[1]), *reach), wanted)
-            else:
-                hidden = norm(conv(hidden))
-            hidden = activation(hidden)
-        return hidden, real_frames(lengths, hidden.shape[1], *self.reach[-1])
+        read = samples.shape[1] - self.unread
+        if self.first is None:
+            hidden = self.layers(samples[:, :read])
+        else:
+            # a norm counts every frame of a clip, those too that give no frame behind the last layer
+            whole = nn.functional.pad(samples, (0, 0, 0, self.missing))
+            real = real_frames(lengths, self.first.frames(whole.shape[1]), self.kernel, self.stride)
+            hidden = self.layers(*self.first(whole, real, self.first.frames(read)))
+        return hidden, real_frames(lengths, hidden.shape[1], *self.reach)
 
 
 class Positions(nn.Module):
