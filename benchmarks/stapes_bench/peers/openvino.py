@@ -82,7 +82,8 @@ def _quantized(graph: Path, job: Job, names: list[str]) -> Any:
     features = Features(job.checkpoint, job.rate)
     made = [features([np.fromfile(file, np.float32)]) for file in job.calibration]
     inputs = [{name: each[name] for name in names} for each in made]
-    ignored = nncf.IgnoredScope(types=["Convolution", "GroupConvolution"]) if job.variant == "int8-matmul" else None
+    convolutions = nncf.IgnoredScope(types=["Convolution", "GroupConvolution"], validate=False)  # few models have both
+    ignored = convolutions if job.variant == "int8-matmul" else None
     want = _run(openvino.Core().read_model(graph), inputs[:JUDGED])
     found: list[tuple[float, int, Any]] = []
     for smooth in (nncf.AdvancedQuantizationParameters().smooth_quant_alphas, AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)):
