@@ -50,10 +50,8 @@ class Emitter:
         return self.op_with(pieces, "Split", x, axis=axis, num_outputs=pieces)
 
     def texts(self, values: Sequence[str]) -> ir.Value:
-        """A 1-D constant of strings."""
-        name = f"{self._prefix}_texts"
-        tensor = ir.StringTensor([value.encode() for value in values], shape=ir.Shape([len(values)]), name=name)
-        return self._tape.initializer(tensor, name=name)
+        """A 1-D constant of strings, as a node: an initializer could be sent to a file beside the model, where ONNX allows no strings."""
+        return self.op("Constant", value=ir.StringTensor([value.encode() for value in values], shape=ir.Shape([len(values)])))
 
     def constant(self, value: Array | np.generic) -> ir.Value:
         """A constant of the value's own type; equal ones are one."""
