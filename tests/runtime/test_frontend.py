@@ -26,7 +26,8 @@ def test_silence_normalizes_to_silence():
     assert not step.ZeroMeanUnitVariance(1e-7)(np.zeros(100)).any()
 
 
-RESAMPLED = [(8000, 16000), (11025, 16000), (22050, 16000), (32000, 16000), (44100, 16000), (48000, 16000), (96000, 16000), (16000, 44100)]
+RATES = (8000, 11025, 22050, 24000, 32000, 44100, 48000, 96000, 192000)
+RESAMPLED = [*((rate, 16000) for rate in RATES), (16000, 44100)]
 
 
 @pytest.mark.parametrize(("before", "after"), RESAMPLED)
