@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from stapes.bundle import KEY, Activation, Golden, Manifest, Provenance
 from stapes.errors import CheckpointError, ExportError
-from stapes.frontend import Frontend, huggingface
+from stapes.frontend import RATES, Frontend, huggingface
+from stapes.frontend.steps import LARGEST_KERNEL, Resample
 from stapes_export import diagnose, lock, passes
 from stapes_export.artifact import SCOPE, Artifact, with_kept
 from stapes_export.calibrate import accuracy, check_lengths, recordings
@@ -24,6 +25,8 @@ from stapes_export.families import FAMILIES, Family
 from stapes_export.fetch import Checkpoint, fetch, fetch_locked
 from stapes_export.layer_sum import LayerSum
 from stapes_export.layer_sum import differs as layer_sum_differs
+from stapes_export.passes.attach_scores import attach_scores
+from stapes_export.passes.attach_top import attach_top
 from stapes_export.passes.fuse_attention import fuse_attention
 from stapes_export.recipes import RECIPES
 from stapes_export.sensitivity import modules_to_keep
@@ -59,6 +62,8 @@ def export(
     layout: Layout = "file",
     max_drop: float | None = None,
     fused_attention: bool = False,
+    top_k: int | None = None,
+    input_rate: int | None = None,
 ) -> Report:
     """Export the checkpoint `source` (a name in `lock_file`, a folder or a hub id) to `out`; progress goes to stderr.
 
@@ -67,16 +72,20 @@ def export(
     `calibration`: recordings that verification runs on, a folder or a csv, see calibrate.py; the golden signal where None. `max_drop`:
     points of accuracy on them (of agreement where they have no labels) that `precision` may lose; modules that cost too much keep their
     floats. `fused_attention`: see passes/fuse_attention.py. `layer_sum`: see layer_sum.py. `head`: a name of heads.HEADS.
-    `external_data`: weights beside the file in `out`.data, as happens from 1.5 GB on.
+    `top_k`: see passes/attach_top.py. `input_rate`: Hz of the samples that go in, which the graph resamples to the model's own; torch gets
+    clips that the same filter resampled, in NumPy. `external_data`: weights beside the file in `out`.data, as happens from 1.5 GB on.
 
     The file appears whole or not at all. Raises ExportError: CheckpointError where the checkpoint is refused, ParityError where the
     artifact answers otherwise, AccuracyError where it loses more than `max_drop`.
     """
     recipe = RECIPES[precision]
+    if layout == "hub":
+        _check_hub(fused_attention, top_k, input_rate)
     if fused_attention:
-        if layout == "hub":
-            raise ExportError("--layout hub keeps to standard operators, for hosts of every kind; leave --fused-attention out")
         recipe = replace(recipe, passes=(fuse_attention, *recipe.passes))
+    if top_k is not None:
+        behind = recipe.passes.index(attach_scores) + 1
+        recipe = replace(recipe, passes=(*recipe.passes[:behind], attach_top(top_k), *recipe.passes[behind:]))
     if max_drop is not None:
         _check_drop(max_drop, precision, calibration)
     if not out.parent.is_dir():
@@ -94,10 +103,18 @@ def export(
             model = diagnose.load(checkpoint, head)
         except diagnose.UndecidedHead as error:
             raise _tried(checkpoint, error, calibration) from error
-        reference = Reference.of(checkpoint, diagnose.load(checkpoint, head), layer_sum)  # its own module: tracing alters the other
         options: dict[str, str] = {"layer_sum": layer_sum} if layer_sum_differs(model.config) else {}
         options |= {"head": head} if head else {}
+        options |= {"top_k": str(top_k)} if top_k is not None else {}
+        options |= {"input_rate": str(input_rate)} if input_rate is not None else {}
         manifest = _manifest(checkpoint, model.config, family, precision, options)
+        if top_k is not None and not 1 <= top_k <= len(manifest.labels):
+            raise ExportError(f"--top-k is a number of labels, from 1 to the {len(manifest.labels)} of {manifest.name}, not {top_k}")
+        resample = None if input_rate is None else _resample(input_rate, manifest)
+        if resample is not None:
+            manifest = replace(manifest, rate=resample.from_rate, frontend=manifest.frontend.heard_at(resample.from_rate))
+        # its own module, since tracing alters the other
+        reference = Reference.of(checkpoint, diagnose.load(checkpoint, head), layer_sum, resample)
         if max_drop is not None and manifest.activation == "none":
             raise CheckpointError(f"{checkpoint.name} is a regression, which has no top label to be right or wrong; leave --max-drop out")
         clips = recordings(calibration, manifest.rate, manifest.labels) if calibration else golden_clips(manifest, GOLDEN_SECONDS)
@@ -140,6 +157,30 @@ def export(
         final = replace(artifact, manifest=replace(artifact.manifest, golden=golden, parity=report.parity, verdict=report.verdict))
         _write(out, final, external_data)
     return report
+
+
+def _check_hub(fused_attention: bool, top_k: int | None, input_rate: int | None) -> None:
+    """Raises ExportError for what the hub's layout has no place for."""
+    if fused_attention:
+        raise ExportError("--layout hub keeps to standard operators, for hosts of every kind; leave --fused-attention out")
+    if top_k is not None:
+        raise ExportError("--layout hub ends in logits, as its hosts expect, and they rank them themselves; leave --top-k out")
+    if input_rate is not None:
+        raise ExportError("--layout hub begins with features, which its hosts make at the model's own rate; leave --input-rate out")
+
+
+def _resample(input_rate: int, manifest: Manifest) -> Resample:
+    """The step from that rate to the model's own; ExportError where there is none."""
+    if input_rate not in RATES:
+        raise ExportError(f"--input-rate is a whole number of Hz from {RATES[0]} to {RATES[-1]}, not {input_rate}")
+    if input_rate == manifest.rate:
+        raise ExportError(f"{manifest.name} takes {manifest.rate} Hz without resampling; leave --input-rate out")
+    step = Resample(input_rate, manifest.rate)
+    try:
+        _ = step.kernel
+    except ValueError as error:
+        raise ExportError(f"{error}, more than {LARGEST_KERNEL}; name a usual --input-rate, such as 8000, 44100 or 48000") from error
+    return step
 
 
 def _check_drop(max_drop: float, precision: str, calibration: Path | None) -> None:

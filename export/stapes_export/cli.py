@@ -47,6 +47,18 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
         action="store_true",
         help="attention as ONNX Runtime's own operator: faster from some 500 frames on, and no other runtime reads the file",
     )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="outputs beside the scores: top_scores, top_indices and top_labels, the K best of each clip, for hosts that read no metadata",
+    )
+    parser.add_argument(
+        "--input-rate",
+        type=int,
+        metavar="HZ",
+        help="take samples at this rate, such as 8000, 44100 or 48000, and resample them in the graph (default: the model's own rate)",
+    )
     parser.add_argument("--external-data", action="store_true", help="weights beside the file, in OUT.data (always from 1.5 GB on)")
     parser.add_argument("--head", choices=HEADS, metavar="NAME", help=f"a head that is not transformers' own: {', '.join(HEADS)}")
     parser.add_argument(
@@ -75,6 +87,8 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
                 layout=options.layout,
                 max_drop=options.max_drop,
                 fused_attention=options.fused_attention,
+                top_k=options.top_k,
+                input_rate=options.input_rate,
             )
         except AccuracyError as error:  # no mistake in what was typed
             print(f"stapes: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Writes ONNX nodes: what `lower` and the passes make graphs with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,17 @@ class Emitter:
         """One node; its only output."""
         return self._tape.op(kind, inputs, attributes, domain=domain, metadata_props=self._tags)
 
+    def op_with(self, outputs: int, kind: str, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
+        """One node of several outputs."""
+        return list(self._tape.op_multi_out(kind, inputs, attributes, num_outputs=outputs, metadata_props=self._tags))
+
     def split(self, x: ir.Value, pieces: int, axis: int) -> list[ir.Value]:
         """x cut into equal pieces along one axis."""
-        attributes = {"axis": axis, "num_outputs": pieces}
-        return list(self._tape.op_multi_out("Split", [x], attributes, num_outputs=pieces, metadata_props=self._tags))
+        return self.op_with(pieces, "Split", x, axis=axis, num_outputs=pieces)
+
+    def texts(self, values: Sequence[str]) -> ir.Value:
+        """A 1-D constant of strings, as a node: an initializer could be sent to a file beside the model, where ONNX allows no strings."""
+        return self.op("Constant", value=ir.StringTensor([value.encode() for value in values], shape=ir.Shape([len(values)])))
 
     def constant(self, value: Array | np.generic) -> ir.Value:
         """A constant of the value's own type; equal ones are one."""

@@ -21,6 +21,7 @@ from stapes.frontend.steps import (
     RangeBelowMax,
     ReflectPad,
     RemoveMean,
+    Resample,
     Scale,
     Stack,
     Standardize,
@@ -54,7 +55,6 @@ def lower(steps: Sequence[Step], emit: Emitter, rows: Rows) -> Rows:
 
 
 def _frames(step: Frames, emit: Emitter, rows: Rows) -> Rows:
-    # Blocks of `hop` samples side by side make a frame: a reshape and a concatenation, without a gather.
     blocks = -(-step.size // step.hop)
 
     def count(samples: ir.Value) -> ir.Value:
@@ -63,16 +63,25 @@ def _frames(step: Frames, emit: Emitter, rows: Rows) -> Rows:
         return emit.op("Max", whole, emit.ints(0))
 
     frames = count(emit.size(rows.values, 1))
-    needed = emit.op("Add", frames, emit.ints(blocks - 1))
     padded = _pad_end(emit, rows.values, emit.ints(blocks * step.hop - step.size), rows.rank)
-    used = emit.slice(padded, emit.ints(0), emit.op("Mul", needed, emit.ints(step.hop)), 1)
-    block = emit.op("Reshape", used, emit.op("Concat", emit.ints(0), needed, emit.ints(step.hop), axis=0))
+    return Rows(_windows(emit, padded, frames, step.size, step.hop), count(rows.lengths), rank=3)
+
+
+def _windows(emit: Emitter, x: ir.Value, count: ir.Value, size: int, hop: int) -> ir.Value:
+    """The first `count` windows of `size` every `hop` entries, (batch, count, size), of x (batch, time).
+
+    Blocks of `hop` entries side by side make a window: a reshape and a concatenation, without a gather. x has to hold every block.
+    """
+    blocks = -(-size // hop)
+    needed = emit.op("Add", count, emit.ints(blocks - 1))
+    used = emit.slice(x, emit.ints(0), emit.op("Mul", needed, emit.ints(hop)), 1)
+    block = emit.op("Reshape", used, emit.op("Concat", emit.ints(0), needed, emit.ints(hop), axis=0))
     parts = []
     for i in range(blocks):
-        part = emit.slice(block, emit.ints(i), emit.op("Add", frames, emit.ints(i)), 1)
-        width = min(step.hop, step.size - i * step.hop)
-        parts.append(part if width == step.hop else emit.slice(part, emit.ints(0), emit.ints(width), 2))
-    return Rows(emit.op("Concat", *parts, axis=2), count(rows.lengths), rank=3)
+        part = emit.slice(block, emit.ints(i), emit.op("Add", count, emit.ints(i)), 1)
+        width = min(hop, size - i * hop)
+        parts.append(part if width == hop else emit.slice(part, emit.ints(0), emit.ints(width), 2))
+    return emit.op("Concat", *parts, axis=2)
 
 
 def _log(step: Log, emit: Emitter, rows: Rows) -> Rows:
@@ -112,6 +121,27 @@ def _reflect_pad(step: ReflectPad, emit: Emitter, rows: Rows) -> Rows:
 
 def _remove_mean(step: RemoveMean, emit: Emitter, rows: Rows) -> Rows:
     return replace(rows, values=emit.op("Sub", rows.values, emit.op("ReduceMean", rows.values, emit.ints(-1), keepdims=1)))
+
+
+def _resample(step: Resample, emit: Emitter, rows: Rows) -> Rows:
+    def count(samples: ir.Value) -> ir.Value:
+        # (2 n new + old) // (2 old), of numbers that are not negative
+        twice = emit.op("Add", emit.op("Mul", samples, emit.ints(2 * step.new)), emit.ints(step.old))
+        return emit.op("Div", twice, emit.ints(2 * step.old))
+
+    size = len(step.kernel)
+    samples = emit.size(rows.values, 1)
+    outputs = count(samples)
+    windows = emit.op("Div", emit.op("Add", outputs, emit.ints(step.block - 1)), emit.ints(step.block))
+    windows = emit.op("Max", windows, emit.ints(1))
+    # silence in front, and behind up to whole blocks of the last window
+    whole = emit.op("Mul", emit.op("Add", windows, emit.ints(-(-size // step.stride) - 1)), emit.ints(step.stride))
+    behind = emit.op("Sub", whole, emit.op("Add", samples, emit.ints(step.width)))
+    silent = _masked(emit, rows, emit.number(0))  # what stands behind a row's end would be heard in its last outputs
+    padded = emit.op("Pad", silent, emit.op("Concat", emit.ints(0, step.width, 0), behind, axis=0))
+    blocks = emit.op("MatMul", _windows(emit, padded, windows, size, step.stride), emit.matrix(step.kernel))
+    flat = emit.op("Concat", emit.ints(0), emit.op("Mul", windows, emit.ints(step.block)), axis=0)
+    return Rows(emit.slice(emit.op("Reshape", blocks, flat), emit.ints(0), outputs, 1), count(rows.lengths))
 
 
 def _scale(step: Scale, emit: Emitter, rows: Rows) -> Rows:
@@ -187,6 +217,7 @@ LOWER: dict[type[Step], Callable[..., Rows]] = {
     RangeBelowMax: _range_below_max,
     ReflectPad: _reflect_pad,
     RemoveMean: _remove_mean,
+    Resample: _resample,
     Scale: _scale,
     Stack: _stack,
     Standardize: _standardize,

@@ -16,6 +16,7 @@ from stapes.audio import Clip
 from stapes.bundle import Manifest, Parity, Verdict, golden_signal
 from stapes.classifier import Classifier, load
 from stapes.errors import AccuracyError, ExportError, ParityError
+from stapes.frontend.steps import Resample
 from stapes.session import missing
 from stapes_export.calibrate import Recording, verdict
 from stapes_export.fetch import Checkpoint
@@ -42,15 +43,21 @@ class Reference:
     model: PreTrainedModel
     extractor: Any
     layer_sum: LayerSum = "v4"
+    resample: Resample | None = None
+    """What clips at another rate than the extractor's go through first, in NumPy: what the filter does to them is no error of the graph."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, model: PreTrainedModel, layer_sum: LayerSum = "v4") -> "Reference":
+    def of(
+        cls, checkpoint: Checkpoint, model: PreTrainedModel, layer_sum: LayerSum = "v4", resample: Resample | None = None
+    ) -> "Reference":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "At least one mel filter")  # said of AST's own defaults
-            return cls(model, AutoFeatureExtractor.from_pretrained(checkpoint.path, local_files_only=True), layer_sum)
+            return cls(model, AutoFeatureExtractor.from_pretrained(checkpoint.path, local_files_only=True), layer_sum, resample)
 
     def __call__(self, samples: NDArray[np.float32]) -> Logits:
         """The logits of one clip, (labels,)."""
+        if self.resample is not None:
+            samples = self.resample(samples.astype(np.float64)).astype(np.float32)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the original remarks on its own ways is nothing that our user can mend
             features = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 
 from stapes.errors import ModelError
 from stapes.frontend import Frontend, constants, huggingface
@@ -23,6 +24,64 @@ def test_normalized_clip_has_mean_zero_and_variance_one():
 
 def test_silence_normalizes_to_silence():
     assert not step.ZeroMeanUnitVariance(1e-7)(np.zeros(100)).any()
+
+
+RATES = (8000, 11025, 22050, 24000, 32000, 44100, 48000, 96000, 192000)
+RESAMPLED = [*((rate, 16000) for rate in RATES), (16000, 44100)]
+
+
+@pytest.mark.parametrize(("before", "after"), RESAMPLED)
+def test_a_resampled_clip_has_as_many_samples_as_soxrs(before: int, after: int):
+    resample = step.Resample(before, after)
+    for n in [*range(1, 200), before - 1, before, before + 1]:
+        x = RNG.standard_normal(n)
+        assert len(resample(x)) == resample.length(n) == len(soxr.resample(x, before, after))
+
+
+@pytest.mark.parametrize(("before", "after"), RESAMPLED)
+def test_the_shortest_clip_for_some_outputs_is_the_shortest(before: int, after: int):
+    resample = step.Resample(before, after)
+    for outputs in [*range(1, 200), 400, 1040]:
+        n = resample.shortest(outputs)
+        assert resample.length(n) >= outputs
+        assert n == 1 or resample.length(n - 1) < outputs
+
+
+@pytest.mark.parametrize(("before", "after"), RESAMPLED)
+def test_a_block_of_outputs_is_like_every_other(before: int, after: int):
+    """A clip that comes whole blocks later gives the same samples, as much later."""
+    resample = step.Resample(before, after)
+    x = RNG.standard_normal(before // 10)
+    later = resample(np.concatenate([np.zeros(20 * resample.stride), x]))
+    np.testing.assert_allclose(later[20 * resample.block :][: len(resample(x)) - 1], resample(x)[:-1], atol=1e-12)
+
+
+def test_rates_without_a_small_ratio_are_no_kernel_of_gigabytes():
+    with pytest.raises(ModelError, match="from 44101 to 16000 Hz, as 44101 : 16000, takes 7"):
+        Frontend(44101, 1, (step.Resample(44101, 16000),))(np.zeros(100))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [step.Resample(8000, 16000)],
+        [step.Scale(2.0), step.Resample(44100, 16000)],
+        [step.Resample(44100, 441000), step.Resample(441000, 1000000)],
+    ],
+)
+def test_a_resampler_comes_first_and_from_the_clips_rate(steps: list[step.Step]):
+    """Or a manifest could make any amount of a clip."""
+    with pytest.raises(ModelError, match="a Resample is the first step and begins at 44100 Hz"):
+        Frontend.from_dict(Frontend(44100, 1, tuple(steps)).to_dict())
+
+
+@pytest.mark.parametrize("config", [AST, WAV2VEC2])
+def test_a_frontend_hears_another_rate_and_survives_json(config: dict):
+    own = huggingface.build(config)
+    heard = own.heard_at(44100)
+    assert Frontend.from_dict(json.loads(json.dumps(heard.to_dict()))) == heard
+    x = RNG.standard_normal(30000)
+    np.testing.assert_array_equal(heard(x), own(heard.steps[0](x)))
 
 
 @pytest.mark.parametrize("n", [400, 401, 559, 560, 719, 720, 16000])

@@ -9,6 +9,7 @@ from stapes.bundle import Manifest
 from stapes.classifier import DEFAULT_MODEL
 from stapes.commands.arguments import Run, add_precision
 from stapes.formats.text import escaped, printable
+from stapes.frontend.steps import Resample
 
 
 def command(parser: argparse.ArgumentParser) -> Run:
@@ -33,13 +34,18 @@ def command(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
+def _resampled(manifest: Manifest) -> str:
+    first = manifest.frontend.steps[:1]
+    return "".join(f"; the graph resamples them to {step.to_rate} Hz" for step in first if isinstance(step, Resample))
+
+
 def _describe(manifest: Manifest) -> dict[str, str]:
     made, labels = manifest.provenance, manifest.labels
     rows = {
         "name": manifest.name,
         "labels": f"{len(labels)}: {' '.join(labels[:20])}{' …' if len(labels) > 20 else ''}",
         "activation": manifest.activation,
-        "rate": f"{manifest.rate} Hz, {manifest.frontend.min_samples} samples at least",
+        "rate": f"{manifest.rate} Hz, {manifest.frontend.min_samples} samples at least{_resampled(manifest)}",
         "frontend": " > ".join(map(str, manifest.frontend.steps)) or "none: the model reads samples",
         "precision": made.precision,
         "needs": " or ".join(manifest.needs) or "any CPU",

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.errors import ModelError
-from stapes.frontend.steps import STEPS, PadOrTrim, Step
+from stapes.frontend.steps import STEPS, PadOrTrim, Resample, Step
 
 Array = NDArray[Any]
 
 RATES = range(100, 1_000_001)
 """Hz of recordings and models: seismographs to ultrasound. What lies outside is a mistake, and costs gigabytes to resample."""
 
-MOST = {"size": 2**24, "hop": 2**24, "points": 2**16, "bins": 2**15 + 1, "mels": 2**12, "rate": RATES[-1], "count": 2**8}
+MOST = {"size": 2**24, "hop": 2**24, "points": 2**16, "bins": 2**15 + 1, "mels": 2**12, "count": 2**8} | dict.fromkeys(
+    ("rate", "from_rate", "to_rate"), RATES[-1]
+)
 """The largest value of each whole number that a step has, so that a stranger's file cannot ask for any amount of memory. Whisper, the
 largest so far, has a size of 480000 samples, 128 mels and 400 points; frames of 2**16 points last more than a second at any usual rate."""
 
@@ -74,6 +76,11 @@ class Frontend:
             enough *= 2
         return bisect_right(range(enough), cut.size, key=entries) - 1
 
+    def heard_at(self, rate: int) -> "Frontend":
+        """The same features from a clip at `rate` Hz, which is resampled first; `min_samples` are counted at that rate."""
+        resample = Resample(rate, self.rate)
+        return Frontend(rate, resample.shortest(self.min_samples), (resample, *self.steps))
+
     def to_dict(self) -> dict[str, Any]:
         """The frontend as JSON knows it; `from_dict` gives it back."""
         steps = [{"step": type(step).__name__, **asdict(step)} for step in self.steps]  # type: ignore[call-overload]
@@ -99,6 +106,9 @@ class Frontend:
             for field in fields(step):  # type: ignore[arg-type]
                 kind = range(1, MOST[field.name] + 1) if field.type is int else field.type
                 _check(f"{type(step).__name__}.{field.name}", getattr(step, field.name), kind)
+        for place, step in enumerate(self.steps):
+            if isinstance(step, Resample) and (place or step.from_rate != self.rate):  # or a row of them would make any amount of a clip
+                raise ValueError(f"a Resample is the first step and begins at {self.rate} Hz; step {place + 1} is {step}")
         _ = self.max_samples  # which many steps one after the other can put beyond every number
 
 
