@@ -102,8 +102,9 @@ def frontend_alone(model: Any) -> Any:
     made = [value for node in kept for value in node.outputs]
     ends = [value for value in made if any(user not in kept for user, _ in value.uses())]
     graph.outputs[:] = ends
-    graph.remove([node for node in graph if node not in kept], safe=True)  # with their uses of the weights
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+    graph.remove([node for node in graph if node not in kept])
+    used = {value for node in kept for value in node.inputs}
+    for name in [name for name, value in graph.initializers.items() if value not in used]:
         del graph.initializers[name]
     return model
 
