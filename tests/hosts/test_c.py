@@ -119,6 +119,26 @@ def test_one_program_may_include_it_in_many_files(root: Path, tmp_path: Path, ho
     assert run([tmp_path / "program"]).returncode == 0
 
 
+OLD_RUNTIME_LIBRARY = """
+#include "stapes_ort.h"
+static const OrtApi *get(uint32_t version) { return version > 13 ? NULL : (const OrtApi *)""; }
+static const char *version(void) { return "1.13.1"; }
+static const OrtApiBase base = {get, version};
+const OrtApiBase *OrtGetApiBase(void) { return &base; }
+"""
+
+
+def test_an_onnx_runtime_that_is_too_old_is_an_error(root: Path, tmp_path: Path, tiny_model: Path):
+    need("cc")
+    source = root / "examples" / "hosts" / "c"
+    (tmp_path / "old.c").write_text(OLD_RUNTIME_LIBRARY)
+    done = run(["cc", *C11, f"-I{source}", source / "stapes-classify.c", tmp_path / "old.c", "-lm", "-o", tmp_path / "program"])
+    assert done.returncode == 0, done.stderr
+    done = run([tmp_path / "program", tiny_model, "x.wav"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "stapes-classify: ONNX Runtime 1.13.1 is too old; stapes.h needs 1.14 or later\n"
+
+
 # The vectors
 
 

@@ -210,7 +210,7 @@ def test_every_mistake_is_an_exception_of_its_kind(extension: Path, tiny_model: 
 
 
 def test_the_sanitizers_find_nothing(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, folder: Path, waves: list[Path]
+    root: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, int8_model: Path, folder: Path, waves: list[Path]
 ):
     flags = "-g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
     built = build(root, tmp_path_factory.mktemp("sanitized"), flags, flags)
