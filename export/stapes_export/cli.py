@@ -13,6 +13,7 @@ from stapes.errors import AccuracyError, MissingExtra
 HEADS = ("dense-tanh-out-proj", "dense-output", "dense-tanh-output")
 LAYOUTS = ("file", "hub")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-portable")
+TARGETS = ("c",)
 
 
 def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
@@ -104,6 +105,28 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
             print(f"accuracy: {report.verdict}", file=sys.stderr)
             if report.verdict.kept:
                 print(f"kept in float: {' '.join(report.verdict.kept)}", file=sys.stderr)
+        return 0
+
+    return run
+
+
+def package(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Write the directory that a program needs to embed a model."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file of stapes export")
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=TARGETS,
+        required=True,
+        help="c: the model, stapes.h, a program over it, a Makefile and a CMakeLists.txt, test vectors, a README",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a new directory, or an earlier package to replace")
+
+    def run(options: argparse.Namespace) -> int:
+        from stapes_export.targets import c
+
+        files = c.package(options.model, options.out)
+        print(f"{options.out}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB", file=sys.stderr)
         return 0
 
     return run

@@ -332,8 +332,7 @@ def check_external_data(path: str | os.PathLike[str]) -> None:
     of what it leads to counts as well.
     """
     path = Path(path)
-    with _opened(path) as file:
-        locations = sorted(set(_locations(file, os.fstat(file.fileno()).st_size, "model")))
+    locations = external_data(path)
     folders = {path.parent.resolve(), path.resolve().parent}
     for location in locations:
         try:
@@ -348,6 +347,12 @@ def check_external_data(path: str | os.PathLike[str]) -> None:
             )
         if not there:
             raise ModelError(f"{path} keeps its weights in {location!r:.200}, which is not beside it; copy both files together")
+
+
+def external_data(path: str | os.PathLike[str]) -> list[str]:
+    """Where the graph at `path` says that weights outside of it lie, each place once: a stranger's word, see check_external_data."""
+    with _opened(Path(path)) as file:
+        return sorted(set(_locations(file, os.fstat(file.fileno()).st_size, "model")))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ transformers.js wants model_quantized.onnx where it runs in WebAssembly.
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stapes.bundle import Golden
-from stapes.errors import ExportError, StapesError
+from stapes.errors import ExportError
 from stapes_export import passes
 from stapes_export.artifact import Artifact, with_kept
 from stapes_export.calibrate import Recording
@@ -26,6 +25,7 @@ from stapes_export.passes.attach_frontend import attach_frontend
 from stapes_export.passes.attach_scores import attach_scores
 from stapes_export.passes.hub_inputs import hub_inputs
 from stapes_export.recipes import RECIPES
+from stapes_export.targets import directory
 from stapes_export.verify import Logits, Progress, Report, golden_logits, verify
 
 FOLDER = "onnx"
@@ -115,30 +115,9 @@ def check(out: Path) -> None:
 def replacing(out: Path) -> Iterator[Path]:
     """A new directory with an empty onnx/, which becomes `out` when the block ends, and nothing where it fails. Raises ExportError."""
     check(out)
-    out = out.resolve()
-    part, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    try:
-        (part / FOLDER).mkdir(parents=True)
+    with directory.replacing(out) as part:
+        (part / FOLDER).mkdir()
         yield part
-        for path in part.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        if out.exists():
-            out.rename(old)  # a directory with files in it cannot be replaced in one step
-        try:
-            part.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    except StapesError:
-        raise  # some are an OSError too
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _passes(recipe: Iterable[Pass], inputs: Pass) -> list[Pass]:
