@@ -18,26 +18,18 @@ typedef struct {
 } model_object;
 
 /* Raises what the code is in Python; always NULL. */
-static PyObject *raise(PyTypeObject *type, const stapes_error *error) {
+static PyObject *raise_error(PyTypeObject *type, const stapes_error *error) {
     state *own = (state *)PyType_GetModuleState(type);
     PyObject *kind = own->model_error;
     switch (error->code) {
-    case STAPES_BAD_ARGUMENT:
-        kind = own->error;
-        break;
-    case STAPES_NO_MEMORY:
-        return PyErr_NoMemory();
-    case STAPES_NO_FILE:
-        kind = own->model_not_found;
-        break;
+    case STAPES_BAD_ARGUMENT: kind = own->error; break;
+    case STAPES_NO_MEMORY: return PyErr_NoMemory();
+    case STAPES_NO_FILE: kind = own->model_not_found; break;
     case STAPES_WRONG_RATE:
     case STAPES_TOO_SHORT:
     case STAPES_TOO_LONG:
-    case STAPES_NOT_FINITE:
-        kind = own->audio_error;
-        break;
-    default:
-        break;
+    case STAPES_NOT_FINITE: kind = own->audio_error; break;
+    default: break;
     }
     PyErr_SetString(kind, error->text);
     return NULL;
@@ -48,14 +40,18 @@ static stapes_code load(PyObject *source, const stapes_options *options, stapes_
     if (PyObject_CheckBuffer(source)) {
         Py_buffer view;
         if (PyObject_GetBuffer(source, &view, PyBUF_SIMPLE)) return code;
-        Py_BEGIN_ALLOW_THREADS code = stapes_load_memory(view.len ? view.buf : "", (size_t)view.len, options, model, error);
-        Py_END_ALLOW_THREADS PyBuffer_Release(&view);
+        Py_BEGIN_ALLOW_THREADS
+            code = stapes_load_memory(view.len ? view.buf : "", (size_t)view.len, options, model, error);
+        Py_END_ALLOW_THREADS
+        PyBuffer_Release(&view);
     } else {
         PyObject *path;
         if (!PyUnicode_FSConverter(source, &path)) return code;
         const char *name = PyBytes_AsString(path);
-        Py_BEGIN_ALLOW_THREADS code = stapes_load(name, options, model, error);
-        Py_END_ALLOW_THREADS Py_DECREF(path);
+        Py_BEGIN_ALLOW_THREADS
+            code = stapes_load(name, options, model, error);
+        Py_END_ALLOW_THREADS
+        Py_DECREF(path);
     }
     return code;
 }
@@ -69,7 +65,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     model_object *self = (model_object *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!self) return NULL;
     if (load(source, &options, &self->model, &error)) {
-        if (!PyErr_Occurred()) raise(type, &error);
+        if (!PyErr_Occurred()) raise_error(type, &error);
         Py_DECREF(self);
         return NULL;
     }
@@ -137,8 +133,10 @@ static PyObject *model_classify(PyObject *self, PyObject *args, PyObject *kwargs
     if (!top) {
         PyErr_NoMemory();
     } else if (!sound_of(Py_TYPE(self), &view, &sound)) {
-        Py_BEGIN_ALLOW_THREADS code = stapes_classify(model, &sound, top, room, &found, &error);
-        Py_END_ALLOW_THREADS result = code ? raise(Py_TYPE(self), &error) : predictions(top, found);
+        Py_BEGIN_ALLOW_THREADS
+            code = stapes_classify(model, &sound, top, room, &found, &error);
+        Py_END_ALLOW_THREADS
+        result = code ? raise_error(Py_TYPE(self), &error) : predictions(top, found);
     }
     PyMem_Free(top);
     PyBuffer_Release(&view);
@@ -150,8 +148,10 @@ static PyObject *model_verify(PyObject *self, PyObject *unused) {
     stapes_error error;
     stapes_code code;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS code = stapes_verify(((model_object *)self)->model, &difference, &error);
-    Py_END_ALLOW_THREADS return code ? raise(Py_TYPE(self), &error) : PyFloat_FromDouble(difference);
+    Py_BEGIN_ALLOW_THREADS
+        code = stapes_verify(((model_object *)self)->model, &difference, &error);
+    Py_END_ALLOW_THREADS
+    return code ? raise_error(Py_TYPE(self), &error) : PyFloat_FromDouble(difference);
 }
 
 static PyObject *model_name(PyObject *self, void *unused) {
