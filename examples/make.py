@@ -30,6 +30,8 @@ def main() -> None:
     for name, (word, voice, speed) in CLIPS.items():
         samples, rate = speak(word, voice, speed)
         soundfile.write(HERE / name, soxr.resample(samples, rate, 16000), 16000, subtype="PCM_16")
+    samples, rate = soundfile.read(HERE / "yes.flac", dtype="int16")
+    soundfile.write(HERE / "yes.wav", samples, rate, subtype="PCM_16")
     samples, rate = speak(*STEREO)
     left = soxr.resample(samples, rate, 44100)
     right = 0.5 * np.concatenate([np.zeros(20, left.dtype), left])[: len(left)]  # half as loud, half a millisecond later

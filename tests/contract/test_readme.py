@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+import stapes
+
 SCORE = 0.01  # another CPU may round int8 otherwise; scores below this may change their order
 VERSIONS = "made by"  # the line that names them is this environment's business
 
@@ -69,6 +71,23 @@ def test_every_figure_is_that_of_the_committed_measurement(page: str, root: Path
     assert found
     for name, table in found:
         assert table == refresh.figures(name), "run python docs/refresh.py"
+
+
+HOSTS = re.compile(r"^\| \[[^]]+\]\((examples/hosts/[\w-]+)\)[^|]*\|([^|]+)\| `(\w+) ([\d.]+)` \|$", re.MULTILINE)
+
+
+def test_the_table_of_hosts_shows_what_the_model_answers(root: Path, refresh: ModuleType):
+    """That each host prints it is the business of tests/hosts; here the table is held against Python."""
+    best = stapes.load(device="cpu")(root / "examples" / "yes.wav")[0]
+    for page in refresh.READMES:
+        rows = HOSTS.findall((root / page).read_text(encoding="utf-8"))
+        assert len(rows) == 4
+        for folder, commands, label, score in rows:
+            assert (root / folder).is_dir()
+            assert label == best.label
+            assert float(score) == pytest.approx(best.score, abs=SCORE)
+            for path in re.findall(r"examples/[\w./-]+\.\w+", commands):
+                assert (root / path).exists(), path
 
 
 def test_ci_calls_the_readmes_test_command(root: Path, refresh: ModuleType):
