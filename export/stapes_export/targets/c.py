@@ -100,13 +100,14 @@ def vectors(manifest: Manifest) -> Iterator[Vector]:
     """Sounds of every kind that wav.h reads: the golden signal, noise, tones in two channels, and the shortest clip there may be."""
     rate, shortest = manifest.rate, max(1, manifest.frontend.min_samples)
     longer = max(shortest, rate)
-    t = np.arange(longer) / rate
     draw = np.random.default_rng(0)
+    t = np.arange(longer) / rate
+    tones = [0.4 * np.sin(2 * np.pi * hz * t) for hz in (220.0, 330.0)]
     assert manifest.golden is not None
     yield Vector("golden", golden_signal(manifest.golden.seconds, rate)[:, None], "FLOAT")
-    yield Vector("noise", draw.uniform(-0.3, 0.3, (longer, 1)), "PCM_16")
-    yield Vector("tones", np.stack([0.4 * np.sin(2 * np.pi * hz * t) for hz in (220.0, 330.0)], axis=1), "PCM_24")
-    yield Vector("shortest", draw.uniform(-0.3, 0.3, (shortest, 1)), "PCM_32")
+    yield Vector("noise", draw.uniform(-0.3, 0.3, (longer, 1)).astype(np.float32), "PCM_16")
+    yield Vector("tones", np.stack(tones, axis=1).astype(np.float32), "PCM_24")
+    yield Vector("shortest", draw.uniform(-0.3, 0.3, (shortest, 1)).astype(np.float32), "PCM_32")
 
 
 def _write(vector: Vector, folder: Path, classifier: Classifier) -> None:
