@@ -24,7 +24,7 @@ const server = createServer((request, response) => {
     path = "";
   }
   const file = path === `${sep}model.onnx` ? resolve(model) : join(folder, path === sep ? "index.html" : path);
-  if (!["GET", "HEAD"].includes(request.method) || (file !== resolve(model) && !file.startsWith(folder)) || !isFile(file)) {
+  if (path.includes("\0") || !["GET", "HEAD"].includes(request.method) || (file !== resolve(model) && !file.startsWith(folder)) || !isFile(file)) {
     response.writeHead(404).end();
     return;
   }

@@ -15,6 +15,8 @@ export class Model {
     try {
       return new Model(ort, await ort.InferenceSession.create(source), manifest);
     } catch (error) {
+      const file = /external/i.test(error?.message) && weightsFile(bytes);
+      if (file) throw new StapesError(`${name} keeps its weights in ${file}: put that file beside it, and load it by its path, as a page cannot`);
       throw new StapesError(`ONNX Runtime cannot load ${name}: ${firstLine(error)}`);
     }
   }
@@ -128,6 +130,16 @@ export function readWav(bytes, name = "the file") {
     at = body + size + (size & 1);
   }
   throw new StapesError(`${name} is a WAV file without sound in it`);
+}
+
+/** The first file beside the model that holds weights: what stands behind the key `location` of a tensor. */
+function weightsFile(bytes) {
+  const key = new TextEncoder().encode("\n\blocation\x12");
+  for (let at = bytes.indexOf(key[0]); at >= 0; at = bytes.indexOf(key[0], at + 1)) {
+    const name = at + key.length + 1; // behind its size
+    if (key.every((byte, i) => bytes[at + i] === byte)) return new TextDecoder().decode(bytes.subarray(name, name + bytes[name - 1]));
+  }
+  return undefined;
 }
 
 /** [field number, bytes or number] of a protobuf message, in order. Throws where it is none. */
