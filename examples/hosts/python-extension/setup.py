@@ -39,7 +39,7 @@ setup(
     ext_modules=[
         Extension(
             "stapes_host._model",
-            ["stapes_host/_model.c"],
+            ["_model.c"],
             include_dirs=[str(HERE.parent / "c"), os.path.join(os.environ.get("ORT", ""), "include")],
             depends=[str(HERE.parent / "c" / name) for name in ("stapes.h", "stapes_ort.h")],
             extra_compile_args=["-std=c11"],
