@@ -96,6 +96,35 @@ def test_the_scores_of_the_int8_model_are_within_its_tolerance(extension: Path, 
         assert max(abs(found[label] - wanted[label]) for label in wanted) <= golden.tolerance
 
 
+def example(root: Path, extension: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = root / "examples" / "hosts" / "python-extension" / "classify.py"
+    return run([sys.executable, "-S", program, *arguments], env={"PYTHONPATH": str(extension)})
+
+
+def test_the_example_prints_labels_and_scores(root: Path, extension: Path, int8_model: Path, expected: Expected):
+    wave = root / "examples" / "yes.wav"
+    done = example(root, extension, int8_model, wave, "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    wanted = expected(int8_model, wave)
+    assert [label for label, _ in lines] == list(wanted)[:3]
+    assert all(abs(float(score) - wanted[label]) <= 1e-4 for label, score in lines)
+
+
+def test_the_example_says_what_is_wrong(root: Path, extension: Path, int8_model: Path, tmp_path: Path):
+    (tmp_path / "text.wav").write_text("no sound")
+    for arguments, sentence in (
+        ((), "python classify.py MODEL WAV [K]"),
+        ((tmp_path / "none.onnx", tmp_path / "text.wav"), "none.onnx"),
+        ((int8_model, tmp_path / "text.wav"), "text.wav"),
+        ((int8_model, tmp_path / "none.wav"), "none.wav"),
+    ):
+        done = example(root, extension, *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert sentence in line
+
+
 def test_neither_numpy_nor_onnxruntime_is_imported(extension: Path, int8_model: Path, waves: list[Path]):
     loaded = json.loads(python(SCORES + "print(json.dumps(sorted(sys.modules)))", int8_model, waves[0], path=extension).splitlines()[1])
     assert {"stapes_host", "stapes_host._model"} <= set(loaded)

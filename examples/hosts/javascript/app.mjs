@@ -80,8 +80,9 @@ async function answer(samples) {
 
 function row({ label, score }) {
   const item = document.createElement("li");
-  const bar = Object.assign(document.createElement("meter"), { value: score, max: 1 });
-  bar.setAttribute("aria-label", label);
+  const bar = Object.assign(document.createElement("div"), { role: "meter", ariaLabel: label, ariaValueMin: 0, ariaValueMax: 1, ariaValueNow: score });
+  bar.append(document.createElement("div"));
+  bar.firstChild.style.width = `${100 * score}%`;
   const number = Object.assign(document.createElement("data"), { value: String(score), textContent: `${(100 * score).toFixed(1)} %` });
   const name = Object.assign(document.createElement("span"), { textContent: label });
   item.append(name, bar, number);

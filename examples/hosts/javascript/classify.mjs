@@ -23,5 +23,5 @@ const model = await readFile(path)
 await readFile(wav)
   .then((bytes) => readWav(bytes, wav))
   .then(({ samples, rate }) => model.classify(samples, rate, Number(top)))
-  .then((found) => console.log(found.map(({ label, score }) => `${label}\t${score}`).join("\n")))
+  .then((found) => console.log(found.map(({ label, score }) => `${label}\t${score.toFixed(6)}`).join("\n")))
   .catch((error) => fail(1, error));
