@@ -192,12 +192,13 @@ def test_the_wheel_carries_the_c_files(root: Path, tmp_path: Path):
     (path,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(path) as wheel:
         wheel.extractall(tmp_path / "site")
+    source = root / "examples" / "hosts" / "c"
     for name in c.FILES:
-        assert (tmp_path / "site" / "stapes_export" / "targets" / "c_files" / name).read_bytes() == (c.CHECKOUT / name).read_bytes()
+        assert (tmp_path / "site" / "stapes_export" / "targets" / "c_files" / name).read_bytes() == (source / name).read_bytes()
     code = "import sys; from stapes.cli import main; from stapes_export.targets import c; print(c.__file__); sys.exit(main())"
     arguments = ["package", str(DEFAULT_MODEL), "--for", "c", "-o", str(tmp_path / "out")]
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "site"))
-    assert (tmp_path / "out" / "stapes.h").read_bytes() == (c.CHECKOUT / "stapes.h").read_bytes()
+    assert (tmp_path / "out" / "stapes.h").read_bytes() == (source / "stapes.h").read_bytes()

@@ -123,7 +123,7 @@ def test_the_directory_says_what_it_is(kind: str, written, made):
     assert plain.labels == ("one", "two", "three")
     assert plain.activation == {"sew-group-mask": "sigmoid", "ast": "none"}.get(kind, "softmax")
     assert (plain.provenance.precision, small.provenance.precision) == ("fp32", INT8)
-    assert plain.provenance.passes == ("hub_inputs", "plain_sums")
+    assert plain.provenance.passes == ("constant_shapes", "hub_inputs", "plain_sums")
     assert (plain.needs, bool(small.needs)) == ((), INT8 == "int8")
     assert plain.parity is not None
     assert plain.parity.max_difference <= PARITY["fp32"]
