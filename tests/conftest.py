@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the slow tests too, and the whole product of the matrix")
-    parser.addoption("--screenshot", metavar="FILE", help="keep a picture of the browser's page")
+    parser.addoption("--picture", type=Path, metavar="FILE", help="write a picture of the browser example while it listens")
     parser.addoption("--parity", type=Path, metavar="FILE", help="write the matrix's largest differences as a table")
 
 
